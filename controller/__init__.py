@@ -1,0 +1,3 @@
+"""Ratchet: safe, autonomous, evidence-based tuning of nginx server fleets."""
+
+__version__ = "0.1.0"

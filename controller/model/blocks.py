@@ -1,0 +1,59 @@
+"""What the agent measured: one summary a block. The per-request rows stay in the CSV (docs/csv.md)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from controller.model.experiment import Frozen
+
+Arm = Literal["control", "variant"]
+
+
+class SideMetrics(Frozen):
+    """nginx and host figures over one block; None where the host does not tell."""
+
+    cpu_us_per_request: float | None = None
+    rss_bytes: int | None = None
+    open_files: int | None = None
+    active_connections: int | None = None
+    retransmits: int | None = None
+    psi_cpu_us: int | None = None
+    psi_memory_us: int | None = None
+    psi_io_us: int | None = None
+
+
+class Block(Frozen):
+    """One stretch of probing one arm.
+
+    Latencies are integer microseconds from the intended start: by the kernel's receive stamp where there is one,
+    else by the user clock. A failed request enters with the workload's timeout. Quantiles are nearest-rank:
+    the ceil(q*n)-th smallest. Rows with a negative `intended_us` (burn-in) do not count.
+    `user_p99_us` is the p99 by the user clock.
+    """
+
+    pair: int = Field(ge=1)
+    block: int = Field(ge=1)
+    arm: Arm
+    configuration: str
+    started_at: float = Field(description="seconds since the epoch, host clock")
+    seconds: float
+    requests: int
+    errors: int
+    error_classes: dict[str, int] = {}
+    statuses: dict[str, int] = {}
+    p50_us: int
+    p90_us: int
+    p95_us: int
+    p99_us: int
+    mean_us: float
+    user_p99_us: int
+    lag_p99_us: int
+    achieved_rate: float
+    bytes: int
+    switch_seconds: float
+    valid: bool
+    invalid_reason: str = ""
+    bodies: dict[str, str] = Field(default={}, description="METHOD path -> sha256 of the decoded body")
+    metrics: SideMetrics = SideMetrics()

@@ -1,0 +1,68 @@
+"""What can go wrong, named by what a caller does about it.
+
+Every error says what happened, where, and what to do next; `controller` prints these three and exits with `exit_code`.
+Anything that is not a RatchetError is a bug.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RatchetError(Exception):
+    """Base of all expected failures.
+
+    Args:
+        what: one sentence: what happened.
+        where: the host, or the file with line and field; empty when there is none.
+        next_step: what the operator should do or type next.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, what: str, *, where: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        step = f"\n  next: {self.next_step}" if self.next_step else ""
+        return f"{place}{self.what}{step}"
+
+
+class BadInput(RatchetError):
+    """The operator's input is wrong; nothing was changed (exit 2)."""
+
+    exit_code = 2
+
+
+class HostFailed(RatchetError):
+    """A host or the infrastructure failed for good; the baseline is restored (exit 3)."""
+
+    exit_code = 3
+
+
+class Transient(RatchetError):
+    """A failure that may pass by itself; the caller retries with backoff, then turns it into HostFailed (exit 3)."""
+
+    exit_code = 3
+
+
+class FleetLocked(RatchetError):
+    """Another run holds the fleet (exit 4)."""
+
+    exit_code = 4
+
+
+class RestoreUnverified(RatchetError):
+    """A host could not be shown to be back on its baseline (exit 5): loud, with the host and what to type."""
+
+    exit_code = 5
+
+
+class Interrupted(RatchetError):
+    """The operator stopped the run; the baseline is restored (exit 130)."""
+
+    exit_code = 130

@@ -1,0 +1,113 @@
+"""An experiment: a question, its variants, its workload, its objective and guardrails.
+
+The same classes are the published JSON schema of `experiments/<name>/meta.json` (`controller experiments schema`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Scalar = bool | int | float | str
+ParameterValue = Scalar | list[str]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+ParameterName = Annotated[str, Field(pattern=r"^nginx_[a-z0-9_]{1,60}$")]
+Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request"]
+
+
+class Frozen(BaseModel):
+    """Immutable, and unknown fields are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Request(Frozen):
+    """One kind of request of a workload's mix."""
+
+    path: str = Field(pattern=r"^/[\x21-\x7e]*$", max_length=2000)
+    weight: int = Field(default=1, ge=1, le=1000)
+    method: Literal["GET", "HEAD", "POST"] = "GET"
+    headers: dict[str, str] = {}
+    body: str = Field(default="", max_length=65536)
+    expect_status: int = Field(default=200, ge=100, le=599)
+
+
+class Workload(Frozen):
+    """What the probe asks for: an open loop at a constant rate, the same in both arms."""
+
+    rate: float = Field(gt=0, le=3000, description="requests per second, evenly spaced")
+    requests: list[Request] = Field(min_length=1, max_length=50)
+    scheme: Literal["http", "https"] = "http"
+    port: int = Field(default=0, ge=0, le=65535, description="0: 80 for http, 443 for https")
+    host: str = Field(default="localhost", pattern=r"^[A-Za-z0-9.-]{1,253}$", description="Host header and TLS name")
+    connections: Literal["keepalive", "fresh"] = "keepalive"
+    timeout_ms: int = Field(default=2000, ge=10, le=60000)
+
+    @property
+    def effective_port(self) -> int:
+        return self.port or (443 if self.scheme == "https" else 80)
+
+
+class Objective(Frozen):
+    """What counts as better: less of this metric."""
+
+    metric: Metric = "p50"
+    minimum_effect: float = Field(
+        default=0.03, ge=0.0, le=0.9, description="smallest reduction worth keeping, a fraction"
+    )
+
+
+class Guardrails(Frozen):
+    """Limits that end a trial at once, whatever the objective says. Ratios are variant over control."""
+
+    error_rate: float = Field(default=0.001, ge=0, le=1, description="failed requests, a fraction of all")
+    p99_ratio: float = Field(default=2.0, ge=1)
+    memory_ratio: float = Field(default=1.5, ge=1)
+    open_files_ratio: float = Field(default=3.0, ge=1)
+    cpu_ratio: float = Field(default=2.0, ge=1, description="CPU time per request")
+    same_body: bool = Field(default=True, description="decoded bodies must hash alike in both arms")
+
+
+class Timing(Frozen):
+    """How long and how often to look."""
+
+    block_seconds: float = Field(default=2.0, ge=0.5, le=600)
+    burn_in_seconds: float = Field(default=0.3, ge=0, le=60, description="after each switch, not counted")
+    minimum_pairs: int = Field(default=5, ge=5, le=500)
+    maximum_pairs: int = Field(default=40, ge=5, le=2000)
+    confirm_pairs: int = Field(default=5, ge=3, le=500, description="fresh pairs after the evidence suffices")
+
+
+class Variant(Frozen):
+    """A set of role parameters laid over the baseline's."""
+
+    name: Name
+    parameters: dict[ParameterName, ParameterValue] = Field(min_length=1)
+    why: str = Field(default="", max_length=2000)
+
+
+class Risk(Frozen):
+    """How bad it can get, and how one would notice."""
+
+    level: Literal["low", "medium", "high"]
+    note: str = Field(min_length=1, max_length=2000)
+
+
+class Experiment(Frozen):
+    """`experiments/<name>/meta.json`; the name is the folder's."""
+
+    name: Name
+    question: str = Field(min_length=8, max_length=500)
+    why: str = Field(min_length=8, max_length=4000)
+    risk: Risk
+    sources: list[str] = Field(min_length=1, max_length=20)
+    design: Literal["switchback"] = "switchback"
+    requires: dict[ParameterName, ParameterValue] = Field(
+        default={}, description="parameters set in both arms, so that the question can be asked (an upstream, TLS)"
+    )
+    variants: list[Variant] = Field(min_length=1, max_length=32)
+    workload: Workload
+    objective: Objective = Objective()
+    guardrails: Guardrails = Guardrails()
+    timing: Timing = Timing()

@@ -1,0 +1,66 @@
+"""A fleet: a named inventory with its settings in `inventory/<fleet>/group_vars/all/ratchet.yml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from controller.model.experiment import Frozen, Name
+
+ServerTypeName = Annotated[str, Field(pattern=r"^[a-z0-9]{2,20}$")]
+Location = Annotated[str, Field(pattern=r"^[a-z0-9-]{2,20}$")]
+
+
+class Placement(Frozen):
+    """One choice of the ordered preference."""
+
+    type: ServerTypeName
+    location: Location
+
+
+class Servers(Frozen):
+    """What `controller provision` creates; absent for a static inventory."""
+
+    count: int = Field(ge=1, le=500)
+    image: Literal["debian-12", "debian-13"] = "debian-12"
+    prefer: list[Placement] = Field(min_length=1, description="tried in order until one is available")
+    labels: dict[str, str] = {}
+    ssh_sources: list[str] = Field(default=["0.0.0.0/0", "::/0"], description="networks that may reach SSH")
+
+
+class Trials(Frozen):
+    """How trials run on this fleet."""
+
+    hosts: int = Field(default=0, ge=0, description="hosts per trial; 0 means all")
+    lease_seconds: int = Field(default=60, ge=10, le=3600)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+
+
+class FleetSettings(Frozen):
+    """The `ratchet:` mapping of the fleet's group_vars."""
+
+    servers: Servers | None = None
+    trials: Trials = Trials()
+
+
+class Host(Frozen):
+    """One server of a fleet, as its inventory says."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")
+    address: str
+    port: int = 22
+    admin_user: str = "ratchet"
+    probe_user: str = "ratchet-probe"
+    key_file: Path
+    known_hosts: Path
+
+
+class Fleet(Frozen):
+    """A fleet whose files have been read and validated."""
+
+    name: Name
+    inventory: Path
+    settings: FleetSettings
+    hosts: list[Host]

@@ -1,0 +1,101 @@
+"""A trial: the pairs of one variant on one or more hosts, up to its verdict."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from controller.model.blocks import Block
+from controller.model.experiment import Experiment, Frozen, Variant
+
+VerdictName = Literal["KEEP", "REVERT"]
+ReasonCode = Literal[
+    "proven-gain",  # KEEP: enough evidence, confirmed on fresh pairs
+    "futile",  # a gain of the minimum effect is implausible
+    "undecided",  # the pair limit was reached
+    "slower",  # ABORT: evidence of harm
+    "not-confirmed",  # the fresh pairs did not hold the gain
+    "no-difference",  # the variant renders to the baseline's configuration
+    "guardrail-errors",
+    "guardrail-p99",
+    "guardrail-memory",
+    "guardrail-open-files",
+    "guardrail-cpu",
+    "guardrail-body",
+    "guardrail-missing-data",
+    "measurement-invalid",  # the CSV is damaged, or does not give the verdict that was reached live
+    "rejected-by-nginx",  # nginx -t or the reload refused the configuration
+    "host-failed",
+    "commit-failed",  # proven, but it could not be committed everywhere
+    "interrupted",
+]
+
+
+class Effect(Frozen):
+    """A reduction of the objective's metric as a fraction: 0.25 is 25 % better. The interval covers 95 %."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Pair(Frozen):
+    """A control block and a variant block whose order was drawn at random."""
+
+    host: str
+    number: int = Field(ge=1)
+    control: Block
+    variant: Block
+
+
+class TrialPlan(Frozen):
+    """What is fixed before the first measurement."""
+
+    number: int = Field(ge=1)
+    experiment: Experiment
+    variant: Variant
+    hosts: list[str]
+    seed: int
+    alpha: float
+    variants_in_run: int
+    control_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
+    variant_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
+
+
+class Judgement(Frozen):
+    """What the judge says after each pair."""
+
+    action: Literal["continue", "confirm", "keep", "revert"]
+    reason: ReasonCode | None = None
+    note: str = ""
+    evidence: float
+    evidence_slower: float
+    threshold: float
+    pairs: int
+    effect: Effect | None = None
+    confirmed_effect: Effect | None = None
+
+
+class TrialResult(Frozen):
+    """The verdict with its evidence; one element of `trials` in verdict.json."""
+
+    trial: int
+    experiment: str
+    variant: str
+    hosts: list[str]
+    verdict: VerdictName
+    reason: ReasonCode
+    note: str = ""
+    objective: str
+    effect: Effect | None
+    confirmed_effect: Effect | None
+    evidence: float
+    threshold: float
+    pairs: int
+    requests: int
+    errors: int
+    seconds: float
+    probing_seconds: float
+    sequence: list[str] = Field(default=[], description="host of each judged pair, in the order of judging")
+    parameters: dict[str, object] = {}
