@@ -1,0 +1,61 @@
+"""Entry point: finds the command, imports only its module, turns expected errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from controller import __version__
+
+# command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit code.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("controller.cli.init", "write a project folder to start from"),
+    "provision": ("controller.cli.provision", "create the fleet's servers and set them up"),
+    "destroy": ("controller.cli.destroy", "delete the fleet's servers"),
+    "optimize": ("controller.cli.optimize", "run experiments; keep what is proven better, revert the rest"),
+    "status": ("controller.cli.status", "what each host runs now"),
+    "history": ("controller.cli.history", "past runs and their verdicts"),
+    "show": ("controller.cli.show", "one run in full"),
+    "verify": ("controller.cli.verify", "recompute a run's verdicts from its CSVs"),
+    "rollback": ("controller.cli.rollback", "put a fleet back to its baseline, or to before a run"),
+    "resume": ("controller.cli.resume", "finish or safely revert what a killed controller left"),
+    "experiments": ("controller.cli.experiments", "list or check experiments, print their schema"),
+    "lab": ("controller.cli.lab", "a local Hetzner-compatible cloud of real hosts"),
+}
+
+
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser; only the chosen command's module is imported, so that `--help` stays fast."""
+    parser = argparse.ArgumentParser(
+        prog="controller", description="Tune nginx fleets by experiment: measured, proven, reversible."
+    )
+    parser.add_argument("--version", action="version", version=f"controller {__version__}")
+    parser.add_argument("--project", type=Path, default=None, metavar="DIR", help="project folder (default: here)")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == chosen:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (2 for bad input, see model/errors.py)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    chosen = next((word for word in arguments if word in COMMANDS), None)
+    args = build_parser(chosen).parse_args(arguments)
+    from controller.model.errors import RatchetError
+
+    try:
+        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except RatchetError as error:
+        print(f"controller: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("controller: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return code
