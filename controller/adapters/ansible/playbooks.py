@@ -1,0 +1,203 @@
+"""Run one playbook and return what each host said, decided on return codes and structured fields only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays
+from controller.model.errors import BadInput, HostFailed
+from controller.model.project import Project, bundle
+
+# ansible-runner copies the environment into its artifacts; nothing with such a name may get there.
+SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY", re.IGNORECASE)
+
+HostStatus = Literal["ok", "failed", "unreachable"]
+
+
+@dataclass
+class HostOutcome:
+    """One host's part of a playbook run."""
+
+    status: HostStatus = "ok"
+    changed: bool = False
+    message: str = ""
+    task: str = ""
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    diffs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def document(self) -> dict[str, Any] | None:
+        """The last answer of `ratchet-host` on this host, if it gave one."""
+        return self.documents[-1] if self.documents else None
+
+
+@dataclass
+class PlaybookResult:
+    """What a playbook run came to. `rc` is ansible-playbook's own; hosts that were never reached are absent."""
+
+    playbook: str
+    rc: int
+    seconds: float
+    hosts: dict[str, HostOutcome]
+    output: str
+
+    @property
+    def changed(self) -> bool:
+        return any(outcome.changed for outcome in self.hosts.values())
+
+    def failures(self) -> dict[str, str]:
+        """Host -> what went wrong, for the hosts that failed or were unreachable."""
+        return {name: outcome.message for name, outcome in self.hosts.items() if outcome.status != "ok"}
+
+    def raise_for_failures(self) -> None:
+        """Raises HostFailed naming the hosts and their messages unless everything went well."""
+        failures = self.failures()
+        if failures:
+            detail = "; ".join(f"{host}: {message}" for host, message in sorted(failures.items()))
+            raise HostFailed(
+                f"playbook {self.playbook} failed: {detail}",
+                where=", ".join(sorted(failures)),
+                next_step=f"mend what it names; by hand: ansible-playbook -i inventory/FLEET playbooks/{self.playbook}",
+            )
+        if self.rc != 0:
+            raise HostFailed(
+                f"ansible-playbook {self.playbook} ended with {self.rc}: {self.output.strip()[-800:]}",
+                next_step="mend what ansible names above, then run the command again",
+            )
+
+
+class _Collector:
+    """Turns runner events into outcomes. Handlers run inline in ansible-runner, so this only sorts and stores."""
+
+    def __init__(self, on_task: Callable[[str], None] | None) -> None:
+        self.hosts: dict[str, HostOutcome] = {}
+        self.lines: list[str] = []
+        self._on_task = on_task
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        if event.get("stdout"):
+            self.lines.append(str(event["stdout"]))
+        data = event.get("event_data") or {}
+        kind = event.get("event", "")
+        if kind == "playbook_on_task_start" and self._on_task:
+            self._on_task(str(data.get("name", "")))
+        if kind in {"runner_on_ok", "runner_on_failed", "runner_on_unreachable"}:
+            self._host_event(kind, data)
+        return False  # no event files: they would hold every task's arguments
+
+    def _host_event(self, kind: str, data: dict[str, Any]) -> None:
+        outcome = self.hosts.setdefault(str(data.get("host")), HostOutcome())
+        result = data.get("res") or {}
+        outcome.changed = outcome.changed or bool(result.get("changed"))
+        if isinstance(result.get("ratchet"), dict):
+            outcome.documents.append(result["ratchet"])
+        diff = result.get("diff")
+        if diff:
+            outcome.diffs.extend(diff if isinstance(diff, list) else [diff])
+        if kind != "runner_on_ok" and not data.get("ignore_errors"):
+            outcome.status = "unreachable" if kind == "runner_on_unreachable" else "failed"
+            outcome.task = str(data.get("task", ""))
+            outcome.message = _message(result)
+
+
+def _message(result: dict[str, Any]) -> str:
+    """The most telling text of a failed task's result."""
+    ratchet = result.get("ratchet")
+    if isinstance(ratchet, dict) and ratchet.get("error"):
+        return str(ratchet["error"])
+    for key in ("msg", "stderr", "module_stderr", "stdout"):
+        text = str(result.get(key) or "").strip()
+        if text:
+            return text[-1500:]
+    return "no message"
+
+
+def _environment(project: Project, tag: str) -> dict[str, str]:
+    config = project.root / "ansible.cfg"
+    blanked = {name: "" for name in os.environ if SECRET_NAMES.search(name)}
+    return blanked | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "ANSIBLE_CONFIG": str(config if config.is_file() else bundle() / "ansible.cfg"),
+        "ANSIBLE_ROLES_PATH": str(project.roles),
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_RETRY_FILES_ENABLED": "False",
+        "ANSIBLE_NOCOLOR": "1",
+        TAG_VARIABLE: tag,
+    }
+
+
+def run_playbook(
+    project: Project,
+    fleet: str,
+    playbook: str,
+    *,
+    limit: list[str] | None = None,
+    extra_vars: dict[str, Any] | None = None,
+    check: bool = False,
+    timeout: float = 900,
+    cancel: threading.Event | None = None,
+    on_task: Callable[[str], None] | None = None,
+) -> PlaybookResult:
+    """Run `playbooks/<playbook>` on a fleet.
+
+    Args:
+        limit: hosts to run on; None means all.
+        extra_vars: role parameters; they win over the inventory's.
+        check: Ansible's check and diff mode: nothing is changed.
+        timeout: seconds, after which the local process is ended. Remote work has deadlines of its own.
+        cancel: set it to end the run early.
+        on_task: called with each task's name as it starts.
+
+    Raises BadInput when the playbook does not exist. Failed hosts are in the result: see `raise_for_failures`.
+    """
+    import ansible_runner
+
+    path = project.playbooks / playbook
+    if not path.is_file():
+        raise BadInput(
+            f"no playbook {playbook}", where=str(project.playbooks), next_step="restore playbooks/, or reinstall"
+        )
+    tag = f"{project.root}:{fleet}:{playbook}"
+    end_strays(tag)
+    collector = _Collector(on_task)
+    private = tempfile.mkdtemp(prefix="ratchet-ansible-")
+    started = time.monotonic()
+    try:
+        runner = ansible_runner.run(
+            private_data_dir=private,
+            project_dir=str(path.parent),
+            playbook=str(path),
+            inventory=str(project.inventory(fleet)),
+            limit=",".join(limit) if limit else None,
+            extravars=extra_vars or {},
+            envvars=_environment(project, tag),
+            cmdline="--check --diff" if check else None,
+            suppress_env_files=True,
+            quiet=True,
+            timeout=int(timeout),
+            event_handler=collector,
+            cancel_callback=(cancel or threading.Event()).is_set,
+            rotate_artifacts=1,
+        )
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    output = "\n".join(collector.lines)
+    if runner.status == "timeout":
+        output += f"\nended after {timeout:.0f} s"
+    return PlaybookResult(
+        playbook=playbook,
+        rc=int(runner.rc if runner.rc is not None else 1),
+        seconds=time.monotonic() - started,
+        hosts=collector.hosts,
+        output=output,
+    )

@@ -1,0 +1,50 @@
+"""End ansible-playbook processes that a killed controller left behind.
+
+After a kill -9 of the controller its ansible-playbook goes on and would overlap the repeated push. Each run is tagged
+through its environment, and a repeated run first ends the strays of its own tag.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+TAG_VARIABLE = "RATCHET_ANSIBLE_TAG"
+
+
+def _tagged(tag: str) -> list[int]:
+    wanted = f"{TAG_VARIABLE}={tag}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # gone meanwhile, or another user's
+        if wanted in environment:
+            found.append(int(entry.name))
+    return found
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def end_strays(tag: str, grace: float = 3.0) -> int:
+    """End every process tagged `tag`: TERM, then KILL after `grace` seconds. Returns how many there were."""
+    strays = _tagged(tag)
+    if not strays:
+        return 0
+    _signal(strays, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline and _tagged(tag):
+        time.sleep(0.05)
+    _signal(_tagged(tag), signal.SIGKILL)
+    return len(strays)

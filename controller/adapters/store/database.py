@@ -1,0 +1,118 @@
+"""Runs and recorded baselines, through SQLAlchemy Core. The run directories hold the evidence; this holds the index."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from controller.model.errors import BadInput, HostFailed
+from controller.model.project import Project
+
+metadata = sa.MetaData()
+
+runs = sa.Table(
+    "ratchet_runs",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("fleet", sa.String(64), nullable=False, index=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("started_at", sa.String(40), nullable=False),
+    sa.Column("result", sa.Text, nullable=False),
+)
+
+baselines = sa.Table(
+    "ratchet_baselines",
+    metadata,
+    sa.Column("fleet", sa.String(64), primary_key=True),
+    sa.Column("host", sa.String(253), primary_key=True),
+    sa.Column("configuration", sa.String(16), nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("recorded_at", sa.String(40), nullable=False),
+)
+
+
+def database_url(project: Project) -> str:
+    """RATCHET_DATABASE_URL, or an SQLite file in the project's state folder (created, 0700)."""
+    url = os.environ.get("RATCHET_DATABASE_URL", "")
+    if url:
+        return url
+    project.state.mkdir(mode=0o700, exist_ok=True)
+    return f"sqlite:///{project.state / 'ratchet.db'}"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The configuration last confirmed on a host, and the run that confirmed it."""
+
+    host: str
+    configuration: str
+    run_id: str
+    recorded_at: str
+
+
+class Store:
+    """The index. Every write is one transaction; writing the same thing twice changes nothing.
+
+    Raises BadInput when the database cannot be opened, HostFailed when it fails later.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = sa.create_engine(url)
+            metadata.create_all(self._engine)
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
+            raise BadInput(
+                f"the database cannot be opened: {_first_line(error)}",
+                where=sa.engine.make_url(url).render_as_string(hide_password=True) if "://" in url else url,
+                next_step="check RATCHET_DATABASE_URL, or that .ratchet/ is writable and its disk is not full",
+            ) from None
+
+    def _upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
+        condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
+        try:
+            with self._engine.begin() as connection:
+                if connection.execute(sa.update(table).where(condition).values(**values)).rowcount == 0:
+                    connection.execute(sa.insert(table).values(**key, **values))
+        except sa.exc.SQLAlchemyError as error:
+            raise HostFailed(
+                f"the database refused a write: {_first_line(error)}",
+                next_step="free its disk or lock, then run the command again",
+            ) from None
+
+    def record_run(self, *, run_id: str, fleet: str, status: str, started_at: str, result: str) -> None:
+        """Insert or update one run; `result` is the JSON of RunResult."""
+        self._upsert(
+            runs, {"run_id": run_id}, {"fleet": fleet, "status": status, "started_at": started_at, "result": result}
+        )
+
+    def unfinished(self) -> list[tuple[str, str, str]]:
+        """(run_id, fleet, started_at) of the runs that were never sealed, oldest first."""
+        query = sa.select(runs.c.run_id, runs.c.fleet, runs.c.started_at).where(runs.c.status == "running")
+        with self._engine.connect() as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(runs.c.started_at))]
+
+    def record_baseline(self, *, fleet: str, host: str, configuration: str, run_id: str, recorded_at: str) -> None:
+        """Remember what was last confirmed on a host."""
+        self._upsert(
+            baselines,
+            {"fleet": fleet, "host": host},
+            {"configuration": configuration, "run_id": run_id, "recorded_at": recorded_at},
+        )
+
+    def baselines(self, fleet: str) -> dict[str, Baseline]:
+        """Host -> its recorded baseline."""
+        query = sa.select(baselines).where(baselines.c.fleet == fleet)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return {
+            row["host"]: Baseline(row["host"], row["configuration"], row["run_id"], row["recorded_at"]) for row in rows
+        }
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,68 @@
+"""One run per fleet on this machine: an OS file lock that dies with its process, with the holder's name inside."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from controller.model.errors import FleetLocked
+from controller.model.project import Project
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a fleet."""
+
+    run_id: str
+    pid: int
+    user: str
+    machine: str
+    since: str
+
+
+class FleetLock:
+    """A context manager. Raises FleetLocked, naming the holder, when another live process has the fleet."""
+
+    def __init__(self, project: Project, fleet: str, *, run_id: str, since: str) -> None:
+        self._path: Path = project.state / "locks" / fleet
+        self._fleet = fleet
+        self._holder = Holder(run_id, os.getpid(), getpass.getuser(), socket.gethostname(), since)
+        self._descriptor = -1
+
+    def __enter__(self) -> FleetLock:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(self._descriptor, 4096).decode(errors="replace")
+            os.close(self._descriptor)
+            raise self._locked(text) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(self._holder)).encode(), 0)
+        return self
+
+    def _locked(self, text: str) -> FleetLocked:
+        try:
+            holder = Holder(**json.loads(text))
+        except (ValueError, TypeError):
+            who = "another process"
+        else:
+            who = f"run {holder.run_id} of {holder.user} on {holder.machine} (pid {holder.pid}) since {holder.since}"
+        return FleetLocked(
+            f"fleet {self._fleet} is held by {who}",
+            where=self._fleet,
+            next_step="wait for it to end, or stop it with Ctrl-C; the lock goes with its process",
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)

@@ -1,0 +1,50 @@
+"""`controller optimize --dry-run`: the plan, the diffs and the duration; nothing is touched."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.syntax import Syntax
+
+from controller.model.experiment import Experiment
+from controller.workflow.context import RunContext
+from controller.workflow.dry_run import preview
+
+
+def print_dry_run(context: RunContext, experiments: list[Experiment], seed: int, *, as_json: bool) -> int:
+    """Print what a run would do. Returns 0, also when nginx would refuse a variant (it says so)."""
+    document = preview(context, experiments, seed)
+    if as_json:
+        print(json.dumps(document))
+        return 0
+    console = Console(highlight=False)
+    console.print(f"fleet {document['fleet']}: {', '.join(document['hosts'])}; seed {seed}", markup=False)
+    for trial in document["trials"]:
+        _print_trial(console, trial)
+    low, high = (document["seconds"][key] / 60 for key in ("shortest", "longest"))
+    console.print(f"\nestimated duration: {low:.0f} to {high:.0f} minutes; nothing was changed", markup=False)
+    return 0
+
+
+def _print_trial(console: Console, trial: dict[str, Any]) -> None:
+    console.print(f"\ntrial {trial['trial']}: {trial['experiment']}/{trial['variant']}", style="bold", markup=False)
+    console.print(f"  {trial['question']}", markup=False)
+    console.print(f"  objective: {trial['objective']}, at least {trial['minimum_effect']:.0%} better", markup=False)
+    for text, hosts in _same_diffs(trial["diffs"]).items():
+        console.print(f"  on {', '.join(hosts)}:", markup=False)
+        if text:
+            console.print(Syntax(text, "diff", theme="ansi_dark", background_color="default"))
+        else:
+            console.print("  renders to what is live already", markup=False)
+    for host, error in trial["refused"].items():
+        console.print(f"  {host}: nginx would refuse it: {error}", style="red", markup=False)
+
+
+def _same_diffs(diffs: dict[str, str]) -> dict[str, list[str]]:
+    """Diff -> hosts, so that equal diffs print once."""
+    grouped: dict[str, list[str]] = {}
+    for host, text in diffs.items():
+        grouped.setdefault(text, []).append(host)
+    return grouped

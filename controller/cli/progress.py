@@ -1,0 +1,140 @@
+"""Progress on stderr: a bar per trial with live effect and evidence, or plain lines when it is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from controller.model.events import (
+    Event,
+    Notice,
+    PairJudged,
+    StepStarted,
+    TrialEnded,
+    TrialSettled,
+    TrialStarted,
+)
+from controller.model.trial import Judgement, TrialPlan
+from controller.report.words import effect_words, reason_words
+
+PLAIN_EVERY_PAIRS = 5
+
+
+def _live(judgement: Judgement) -> str:
+    effect = "" if judgement.effect is None else f"{judgement.effect.estimate:+.1%}"
+    return f"effect {effect or '  ?  '}  evidence {judgement.evidence:.3g} of {judgement.threshold:.0f}"
+
+
+def _floor(plan: TrialPlan) -> int:
+    return plan.experiment.timing.maximum_pairs + plan.experiment.timing.confirm_pairs
+
+
+class ProgressDisplay:
+    """An observer and a context manager around a run."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._rich = self._console.is_terminal and not quiet
+        self._progress: Progress | None = None
+        self._tasks: dict[int, TaskID] = {}
+        self._names: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._rich:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[live]}"),
+                console=self._console,
+                transient=False,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if self._quiet:
+            return
+        with self._lock:
+            self._show(event)
+
+    def _say(self, text: str) -> None:
+        console = self._progress.console if self._progress else self._console
+        console.print(text, markup=False)
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case StepStarted():
+                self._say(event.text)
+            case Notice():
+                place = f"{event.host}: " if event.host else ""
+                self._say(f"{'warning' if event.level == 'warning' else 'note'}: {place}{event.text}")
+            case TrialStarted():
+                self._start_trial(event)
+            case PairJudged():
+                self._pair(event)
+            case TrialEnded():
+                result = event.result
+                if self._progress is not None and result.trial in self._tasks:
+                    self._progress.update(self._tasks[result.trial], completed=_MANY, live="")
+                effect = effect_words(result.confirmed_effect or result.effect, result.objective)
+                self._say(f"{result.experiment}/{result.variant}: {result.verdict} {effect}: {reason_words(result)}")
+            case TrialSettled():
+                self._say(f"  {event.text}")
+
+    def _start_trial(self, event: TrialStarted) -> None:
+        plan = event.plan
+        name = f"{plan.experiment.name}/{plan.variant.name}"
+        self._names[plan.number] = name
+        if self._progress is not None:
+            description = f"trial {plan.number} of {event.trials_in_run}: {name}"
+            self._tasks[plan.number] = self._progress.add_task(description, total=_floor(plan), live="")
+        else:
+            self._say(f"trial {plan.number} of {event.trials_in_run}: probing {name} on {', '.join(plan.hosts)}")
+
+    def _pair(self, event: PairJudged) -> None:
+        left = f"at most {event.seconds_left_at_most:.0f} s left"
+        if self._progress is not None:
+            self._progress.update(
+                self._tasks[event.trial],
+                completed=event.judgement.pairs,
+                live=f"{_live(event.judgement)}  {left}",
+            )
+        elif event.judgement.pairs % PLAIN_EVERY_PAIRS == 0 or event.judgement.action != "continue":
+            self._say(f"  pair {event.judgement.pairs}: {_live(event.judgement)}, {event.judgement.action}, {left}")
+
+
+# More than any trial's pairs: a finished bar is full.
+_MANY = 1_000_000
+
+
+class EventLog:
+    """Appends every event to `log.jsonl`, one JSON document a line, flushed."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def write(self, at: str, event: Event) -> None:
+        with self._lock:
+            try:
+                self._file.write(f'{{"at": "{at}", {event.model_dump_json()[1:]}\n')
+                self._file.flush()
+            except OSError as error:
+                print(f"warning: log.jsonl: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,55 @@
+"""What the steps of a run need from outside: passed in, so that tests choose the clock, the hosts and the observer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from controller.adapters.store import Store
+from controller.model.events import Observer
+from controller.model.fleet import Fleet
+from controller.model.project import Project
+
+
+class StopSignal:
+    """How the operator asks a run to end: once, finish the block and restore; twice, restore now."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Event()
+
+    def request(self) -> int:
+        """Count one more request (safe in a signal handler); returns how many there are now."""
+        self._count += 1
+        self._changed.set()
+        return self._count
+
+    @property
+    def requested(self) -> bool:
+        return self._count >= 1
+
+    @property
+    def at_once(self) -> bool:
+        return self._count >= 2
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run's surroundings."""
+
+    project: Project
+    fleet: Fleet
+    store: Store
+    observer: Observer
+    clock: Callable[[], datetime]
+    stop: StopSignal = field(default_factory=StopSignal)
+
+    def run_directory(self, run_id: str) -> Path:
+        return self.project.runs / run_id
+
+    def now(self) -> str:
+        """The time in UTC, ISO 8601 to the second."""
+        return self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")

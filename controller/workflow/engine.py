@@ -1,0 +1,75 @@
+"""The thin room around DBOS: durable steps whose results are recorded once and whose side effects may happen twice.
+
+An executor id is one run's id. A launch recovers only the unfinished workflows of its own id, so that starting a new
+run never continues an old one by surprise: `controller resume` launches with the old run's id on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+
+from controller.model import errors
+from controller.model.errors import RatchetError
+
+# Ours, not DBOS's hash of the source: an upgrade of Ratchet must not strand unfinished runs.
+APPLICATION_VERSION = "1"
+
+T = TypeVar("T")
+
+
+@contextmanager
+def launched(database_url: str, executor_id: str) -> Iterator[None]:
+    """Launch DBOS for one run. The caller holds the fleet's lock: two launches of one id would steal from each other.
+
+    Configured instances of workflow classes must exist before this is entered.
+    """
+    config: DBOSConfig = {
+        "name": "ratchet",
+        "system_database_url": database_url,
+        "executor_id": executor_id,
+        "application_version": APPLICATION_VERSION,
+        "log_level": "CRITICAL",
+        "run_admin_server": False,
+    }
+    DBOS(config=config)
+    DBOS.launch()
+    try:
+        yield
+    finally:
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+
+
+def start(workflow: Callable[..., T], workflow_id: str, *args: Any) -> Callable[[], T]:
+    """Start a workflow, or attach to it when it is already there; returns a function that waits for its result."""
+    with SetWorkflowID(workflow_id):
+        handle = DBOS.start_workflow(workflow, *args)
+    return handle.get_result
+
+
+def step(name: str, function: Callable[[], T]) -> T:
+    """Run one durable step of a workflow; it must be safe to run twice, and return JSON-like values.
+
+    A RatchetError crosses the recording as data: on a replay it is the same error, with its place and next step.
+    """
+
+    def guarded() -> dict[str, Any]:
+        try:
+            return {"value": function()}
+        except RatchetError as error:
+            return {
+                "error": type(error).__name__,
+                "what": error.what,
+                "where": error.where,
+                "next_step": error.next_step,
+            }
+
+    outcome: dict[str, Any] = DBOS.run_step({"name": name}, guarded)
+    if "error" in outcome:
+        kind: type[RatchetError] = getattr(errors, outcome["error"])
+        raise kind(outcome["what"], where=outcome["where"], next_step=outcome["next_step"])
+    value: T = outcome["value"]
+    return value

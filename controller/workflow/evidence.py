@@ -1,0 +1,119 @@
+"""Bring the evidence home and judge it again: the verdict that counts is the one recomputed from the CSVs."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from controller.adapters.ssh import connect
+from controller.judge.summary import recompute
+from controller.judge.verdict import judge_trial
+from controller.model.blocks import Block
+from controller.model.errors import HostFailed, RatchetError
+from controller.model.fleet import Host
+from controller.model.trial import Judgement, Pair, TrialPlan
+from controller.workflow.context import RunContext
+
+
+class EvidenceInvalid(Exception):
+    """The evidence is damaged, or does not give the verdict that was reached live; the trial is REVERTed."""
+
+
+def trial_directory(run_directory: Path, number: int) -> Path:
+    return run_directory / "trials" / str(number)
+
+
+def pull(context: RunContext, run_id: str, plan: TrialPlan, ends: dict[str, dict[str, Any]]) -> None:
+    """Fetch each host's CSV and sidecar into `runs/<run>/trials/<n>/`. Raises HostFailed."""
+    folder = trial_directory(context.run_directory(run_id), plan.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    for host in (host for host in context.fleet.hosts if host.name in plan.hosts):
+        try:
+            _pull_one(host, folder, ends[host.name])
+        except KeyError as error:
+            raise HostFailed(
+                f"the agent's end event lacks {error}", where=host.name, next_step="run playbooks/site.yml"
+            ) from None
+
+
+def _pull_one(host: Host, folder: Path, end: dict[str, Any]) -> None:
+    with connect(host, user=host.probe_user) as ssh:
+        ssh.fetch(end["csv"]["path"], folder / f"{host.name}.csv.gz")
+        ssh.fetch(end["sidecar"], folder / f"{host.name}.json")
+
+
+def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[Block]:
+    """One host's blocks, recomputed from its CSV. Raises EvidenceInvalid.
+
+    Args:
+        expected: the agent's own `csv` summary (`rows`, `sha256`) as it came live; None when there is none any more.
+    """
+    try:
+        sidecar = json.loads((folder / f"{host}.json").read_text())
+        raw = gzip.decompress((folder / f"{host}.csv.gz").read_bytes())
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise EvidenceInvalid(f"{host}: {error}") from None
+    digest = hashlib.sha256(raw).hexdigest()
+    recorded = sidecar.get("csv", sidecar) if isinstance(sidecar, dict) else {}
+    for source in (recorded, expected):
+        if source is not None and source.get("sha256") != digest:
+            raise EvidenceInvalid(f"{host}: the CSV's SHA-256 is not the one that was recorded")
+    try:
+        return recompute(raw.decode("ascii", errors="replace"), sidecar)
+    except ValueError as error:
+        raise EvidenceInvalid(f"{host}: {error}") from None
+
+
+def pairs_in_order(blocks: dict[str, list[Block]], sequence: list[str]) -> list[Pair]:
+    """The judged pairs in the order of judging. Raises EvidenceInvalid when blocks are missing."""
+    pairs: list[Pair] = []
+    taken = dict.fromkeys(blocks, 0)
+    for host in sequence:
+        if host not in blocks:
+            raise EvidenceInvalid(f"{host}: no evidence of a host that was judged")
+        two = blocks[host][taken[host] : taken[host] + 2]
+        taken[host] += 2
+        arms = {block.arm: block for block in two}
+        if set(arms) != {"control", "variant"} or two[0].pair != two[1].pair:
+            raise EvidenceInvalid(f"{host}: pair {taken[host] // 2} is not complete in the CSV")
+        pairs.append(Pair(host=host, number=two[0].pair, control=arms["control"], variant=arms["variant"]))
+    return pairs
+
+
+def judge_again(
+    plan: TrialPlan, folder: Path, sequence: list[str], ends: dict[str, dict[str, Any]] | None
+) -> tuple[Judgement, list[Pair]]:
+    """Recompute the judgement from the CSVs. Raises EvidenceInvalid."""
+    blocks = {
+        host: read_host(folder, host, None if ends is None else ends[host]["csv"]) for host in sorted(set(plan.hosts))
+    }
+    for host, found in blocks.items():
+        _check_arms(plan, host, found)
+    pairs = pairs_in_order(blocks, sequence)
+    try:
+        return judge_trial(plan, pairs), pairs
+    except ValueError as error:
+        raise EvidenceInvalid(str(error)) from None
+
+
+def _check_arms(plan: TrialPlan, host: str, blocks: list[Block]) -> None:
+    wanted = {"control": plan.control_ids.get(host), "variant": plan.variant_ids.get(host)}
+    for block in blocks:
+        if block.configuration != wanted[block.arm]:
+            raise EvidenceInvalid(
+                f"{host}: block {block.block} measured {block.configuration}, not the plan's {wanted[block.arm]}"
+            )
+
+
+def same_judgement(live: Judgement, again: Judgement) -> bool:
+    """Whether two judgements are the same verdict on the same numbers."""
+    return live.model_dump() == again.model_dump()
+
+
+def explain(error: RatchetError) -> str:
+    """One line for a trial's note."""
+    return f"{error.where}: {error.what}" if error.where else error.what

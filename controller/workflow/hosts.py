@@ -1,0 +1,112 @@
+"""Ask the hosts themselves: what runs, what is confirmed, is anything edited by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from controller.adapters.ssh import connect
+from controller.model.errors import HostFailed, RatchetError, RestoreUnverified
+from controller.model.fleet import Fleet, Host
+
+STATUS_COMMAND = "sudo -n /usr/local/sbin/ratchet-host status"
+MINIMUM_FREE_MB = 200
+
+T = TypeVar("T")
+
+
+def on_each_host(hosts: list[Host], ask: Callable[[Host], T]) -> tuple[dict[str, T], dict[str, RatchetError]]:
+    """Ask all hosts at once; returns host -> answer and host -> error."""
+    answers: dict[str, T] = {}
+    failures: dict[str, RatchetError] = {}
+    with ThreadPoolExecutor(max_workers=min(32, max(1, len(hosts)))) as pool:
+        for host, future in [(host, pool.submit(ask, host)) for host in hosts]:
+            try:
+                answers[host.name] = future.result()
+            except RatchetError as error:
+                failures[host.name] = error
+    return answers, failures
+
+
+def read_status(host: Host) -> dict[str, Any]:
+    """The host's own answer to `ratchet-host status`, with `free_mb` of /var/lib. Raises HostFailed, Transient."""
+    with connect(host, user=host.admin_user) as ssh:
+        code, out, err = ssh.run(f"{STATUS_COMMAND}; df -Pm /var/lib | tail -n 1", timeout=30)
+    lines = out.strip().splitlines()
+    try:
+        document: dict[str, Any] = json.loads("\n".join(lines[:-1]))
+        document["free_mb"] = int(lines[-1].split()[3])
+    except (ValueError, IndexError):
+        raise HostFailed(
+            f"ratchet-host does not answer (exit {code}): {(err or out).strip()[:300] or 'no output'}",
+            where=host.name,
+            next_step="set the host up: ansible-playbook -i inventory/FLEET playbooks/site.yml",
+        ) from None
+    return document
+
+
+def check_hosts(fleet: Fleet) -> dict[str, str]:
+    """Doctor: every host reachable, nginx healthy, disk free, nothing edited by hand, baseline live.
+
+    Returns host -> configuration id of its baseline. Raises HostFailed naming every host that is not fit.
+    """
+    statuses, failures = on_each_host(fleet.hosts, read_status)
+    problems = {name: str(error.what) for name, error in failures.items()}
+    for name, status in statuses.items():
+        problem = unfit(status)
+        if problem:
+            problems[name] = problem
+    if problems:
+        steps = {error.next_step for error in failures.values() if error.next_step}
+        raise HostFailed(
+            "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items())),
+            where=f"fleet {fleet.name}",
+            next_step="; ".join(sorted(steps)) or f"controller status --fleet {fleet.name}, then mend what it names",
+        )
+    return {name: str(status["confirmed"]) for name, status in statuses.items()}
+
+
+def unfit(status: dict[str, Any]) -> str:
+    """Why a host may not be experimented on; empty when it may."""
+    if not status.get("ok"):
+        return str(status.get("error", "ratchet-host reports a problem"))
+    if not status.get("confirmed"):
+        return "has no confirmed baseline yet; run playbooks/site.yml"
+    if not status.get("nginx", {}).get("running"):
+        return "nginx is not running"
+    if status.get("lease"):
+        return "another trial holds the host's lease; it ends by itself"
+    drift = status.get("drift")
+    if drift:
+        return f"was edited by hand: {describe_drift(drift)}"
+    if status.get("live") != status.get("confirmed"):
+        return "does not run its baseline; run controller rollback first"
+    if status["free_mb"] < MINIMUM_FREE_MB:
+        return f"only {status['free_mb']} MB are free on /var/lib (needs {MINIMUM_FREE_MB})"
+    return ""
+
+
+def describe_drift(drift: Any) -> str:
+    """One line about what differs, from the host's drift report."""
+    if isinstance(drift, dict):
+        return "; ".join(f"{key}: {value}" if value is not True else key for key, value in drift.items())[:2000]
+    return str(drift)[:2000]
+
+
+def verify_baseline(fleet: Fleet, expected: dict[str, str]) -> None:
+    """Over fresh connections: every host runs its expected baseline. Raises RestoreUnverified naming the others."""
+    statuses, failures = on_each_host([host for host in fleet.hosts if host.name in expected], read_status)
+    wrong = {name: str(error.what) for name, error in failures.items()}
+    for name, status in statuses.items():
+        if status.get("live") != expected[name] or status.get("confirmed") != expected[name]:
+            wrong[name] = f"runs {status.get('live')}, confirmed {status.get('confirmed')}, expected {expected[name]}"
+        elif status.get("drift"):
+            wrong[name] = f"was edited by hand: {describe_drift(status['drift'])}"
+    if wrong:
+        raise RestoreUnverified(
+            "the baseline could not be verified: " + "; ".join(f"{name}: {why}" for name, why in sorted(wrong.items())),
+            where=", ".join(sorted(wrong)),
+            next_step=f"controller rollback --fleet {fleet.name}, or on the host: sudo ratchet-host rollback",
+        )

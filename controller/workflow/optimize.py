@@ -1,0 +1,162 @@
+"""`controller optimize` as a durable workflow: check, plan, trial after trial, dashboard, seal.
+
+Each step is safe to run twice. A trial that was under way when the controller died is measured again from its first
+pair: the host has restored its baseline by itself, and evidence of a broken-off attempt is not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from dbos import DBOS, DBOSConfiguredInstance
+
+from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.kept import read_kept_text
+from controller.model.errors import Interrupted, RatchetError, RestoreUnverified
+from controller.model.events import Notice, StepStarted
+from controller.model.experiment import Experiment
+from controller.model.run import RunPlan, RunResult, RunStatus
+from controller.model.trial import TrialPlan, TrialResult
+from controller.workflow import engine, sealing
+from controller.workflow.context import RunContext
+from controller.workflow.hosts import check_hosts
+from controller.workflow.planning import draw_plan
+from controller.workflow.settling import settle
+from controller.workflow.staging import roll_back
+from controller.workflow.trial import run_trial
+
+JsonDict = dict[str, Any]
+
+
+@DBOS.dbos_class()
+class Optimize(DBOSConfiguredInstance):
+    """The workflow with its surroundings. One instance a process."""
+
+    def __init__(self, context: RunContext) -> None:
+        super().__init__("optimize")
+        self._context = context
+
+    @DBOS.workflow(name="optimize")
+    def run(self, request: JsonDict) -> JsonDict:
+        """`request`: run_id, seed, started_at, experiments (documents). Returns RunResult as a document."""
+        context, run_id = self._context, request["run_id"]
+        results: list[JsonDict] = []
+        before: dict[str, str] = {}
+        baseline: dict[str, str] = {}
+        status: RunStatus = "completed"
+        message = ""
+        try:
+            before = baseline = engine.step("check the hosts", self._check)
+            plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
+            for trial in _remaining(plan, results):
+                outcome = engine.step(
+                    f"trial {trial.number}", lambda t=trial, b=baseline: run_trial(context, plan, t, b)
+                )
+                settled = engine.step(
+                    f"settle trial {trial.number}",
+                    lambda t=trial, o=outcome, b=baseline: settle(context, run_id, t, TrialResult.model_validate(o), b),
+                )
+                results.append(settled["result"])
+                baseline = settled["baseline"]
+                if settled["stop"]:
+                    status, message = settled["stop"]["status"], settled["stop"]["message"]
+                    break
+        except RatchetError as error:
+            status, message = _status_of(error), str(error)
+            if baseline and not isinstance(error, RestoreUnverified):
+                status, message = self._restore(baseline, status, message)
+        return engine.step("seal", lambda: self._seal(request, status, message, results, before))
+
+    def _check(self) -> dict[str, str]:
+        self._context.observer(StepStarted(text="checking the hosts"))
+        found = check_hosts(self._context.fleet)
+        recorded = self._context.store.baselines(self._context.fleet.name)
+        for host, configuration in found.items():
+            if host in recorded and recorded[host].configuration != configuration:
+                self._context.observer(
+                    Notice(
+                        host=host,
+                        text=f"its baseline was confirmed outside a run: recorded {recorded[host].configuration}, "
+                        f"now {configuration}; going on from there",
+                    )
+                )
+            self._context.store.record_baseline(
+                fleet=self._context.fleet.name,
+                host=host,
+                configuration=configuration,
+                run_id=recorded[host].run_id if host in recorded else "",
+                recorded_at=self._context.now(),
+            )
+        return found
+
+    def _plan(self, request: JsonDict) -> JsonDict:
+        context = self._context
+        experiments = [Experiment.model_validate(document) for document in request["experiments"]]
+        plan = draw_plan(
+            request["run_id"],
+            context.fleet,
+            experiments,
+            seed=request["seed"],
+            created_at=request["started_at"],
+        )
+        folder = context.run_directory(plan.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
+        write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
+        context.observer(StepStarted(text=f"plan recorded: {len(plan.trials)} variants, seed {plan.seed}"))
+        document: JsonDict = json.loads(plan.model_dump_json())
+        return document
+
+    def _restore(self, baseline: dict[str, str], status: RunStatus, message: str) -> tuple[RunStatus, str]:
+        """Put every host on the baseline that the last settled trial left."""
+
+        def restore() -> JsonDict:
+            self._context.observer(StepStarted(text="putting the baseline back"))
+            roll_back(self._context, baseline)
+            return {}
+
+        try:
+            engine.step("restore", restore)
+        except RatchetError as error:
+            return "unverified", f"{message}\n{error}"
+        return status, message
+
+    def _seal(
+        self,
+        request: JsonDict,
+        status: RunStatus,
+        message: str,
+        results: list[JsonDict],
+        before: dict[str, str],
+    ) -> JsonDict:
+        return sealing.seal(
+            self._context,
+            RunResult(
+                run_id=request["run_id"],
+                fleet=self._context.fleet.name,
+                seed=request["seed"],
+                status=status,
+                started_at=request["started_at"],
+                seconds=0.0,
+                trials=[TrialResult.model_validate(result) for result in results],
+                baseline_before=before,
+                baseline_after={},
+                message=message,
+            ),
+        )
+
+
+def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:
+    """First winner: once a variant of an experiment is kept, its other variants are not tried any more."""
+    for trial in plan.trials:
+        won = {result["experiment"] for result in results if result["verdict"] == "KEEP"}
+        if trial.experiment.name not in won:
+            yield trial
+
+
+def _status_of(error: RatchetError) -> RunStatus:
+    if isinstance(error, RestoreUnverified):
+        return "unverified"
+    return "interrupted" if isinstance(error, Interrupted) else "failed"

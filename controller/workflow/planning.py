@@ -1,0 +1,64 @@
+"""What a run will do, fixed before the first measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+from controller import __version__
+from controller.model.experiment import Experiment
+from controller.model.fleet import Fleet
+from controller.model.run import RunPlan
+from controller.model.trial import TrialPlan
+from controller.workflow.probing import pair_seconds
+
+# Everything of a trial but its pairs: push, pulling the evidence, rollback or commit, verification.
+TRIAL_OVERHEAD_SECONDS = 10.0
+
+
+def new_run_id(now: str, entropy: int) -> str:
+    """`r-20261123-201500-3fa9`: sorts by time, short enough to type."""
+    stamp = now.replace("-", "").replace(":", "").replace("T", "-").rstrip("Z")
+    return f"r-{stamp}-{hashlib.sha256(str(entropy).encode()).hexdigest()[:4]}"
+
+
+def draw_plan(run_id: str, fleet: Fleet, experiments: list[Experiment], *, seed: int, created_at: str) -> RunPlan:
+    """Lay out the trials: experiments in order, their variants in order, each on the same hosts."""
+    names = [host.name for host in fleet.hosts]
+    hosts = names[: fleet.settings.trials.hosts] if fleet.settings.trials.hosts else names
+    variants = [(experiment, variant) for experiment in experiments for variant in experiment.variants]
+    return RunPlan(
+        run_id=run_id,
+        fleet=fleet.name,
+        seed=seed,
+        created_at=created_at,
+        ratchet_version=__version__,
+        hosts=names,
+        lease_seconds=fleet.settings.trials.lease_seconds,
+        alpha=fleet.settings.trials.alpha,
+        trials=[
+            TrialPlan(
+                number=number,
+                experiment=experiment,
+                variant=variant,
+                hosts=hosts,
+                seed=seed,
+                alpha=fleet.settings.trials.alpha,
+                variants_in_run=len(variants),
+            )
+            for number, (experiment, variant) in enumerate(variants, 1)
+        ],
+    )
+
+
+def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:
+    """(shortest, longest) wall time of a trial in seconds: the fewest pairs that can decide, and the pair limit."""
+    timing = plan.experiment.timing
+    threshold = max(100.0, plan.variants_in_run / plan.alpha)
+    fewest = max(timing.minimum_pairs, math.ceil(math.log2(threshold))) + timing.confirm_pairs
+    one = pair_seconds(timing)
+    hosts = len(plan.hosts)
+    return (
+        math.ceil(fewest / hosts) * one + TRIAL_OVERHEAD_SECONDS,
+        math.ceil((timing.maximum_pairs + timing.confirm_pairs) / hosts) * one + TRIAL_OVERHEAD_SECONDS,
+    )

@@ -1,0 +1,258 @@
+"""Probe one trial: an agent a host, judged live after every pair, stopped when the judge has decided."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from controller.adapters.ssh import connect
+from controller.judge.schedule import draw_pairs
+from controller.judge.verdict import Judge
+from controller.model.blocks import Block
+from controller.model.errors import HostFailed, RatchetError
+from controller.model.events import Notice, PairJudged
+from controller.model.experiment import Timing
+from controller.model.fleet import Host
+from controller.model.trial import Judgement, Pair, TrialPlan
+from controller.workflow.context import RunContext
+
+AGENT_COMMAND = "/usr/local/bin/ratchet-agent run"
+# Measured on lab hosts: a switch takes 0.1 to 0.2 s, a slow one under load up to 0.5 s.
+SWITCH_SECONDS = 0.3
+# What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
+SLACK_SECONDS = 25.0
+
+
+def pair_seconds(timing: Timing) -> float:
+    """Expected wall time of one pair."""
+    return 2 * (timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS)
+
+
+@dataclass
+class Observation:
+    """What the agents measured and where each left its evidence."""
+
+    judgement: Judgement | None = None
+    sequence: list[str] = field(default_factory=list)
+    ends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, RatchetError] = field(default_factory=dict)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+class _Agent(threading.Thread):
+    """One host's agent: reads its events into the shared queue; the judging thread sends it commands."""
+
+    def __init__(self, host: Host, plan: dict[str, Any], patience: float, events: queue.Queue[tuple[str, Any]]) -> None:
+        super().__init__(name=f"agent-{host.name}", daemon=True)
+        self.host = host
+        self._plan = plan
+        self._patience = patience
+        self._events = events
+        self._channel: Any = None
+        self._sending = threading.Lock()
+
+    def run(self) -> None:
+        try:
+            with connect(self.host, user=self.host.probe_user) as ssh, ssh.stream(AGENT_COMMAND) as channel:
+                self._channel = channel
+                channel.send(json.dumps(self._plan))
+                for line in channel.lines(timeout=self._patience):
+                    self._events.put((self.host.name, self._parse(line)))
+        except RatchetError as error:
+            self._events.put((self.host.name, error))
+        finally:
+            self._channel = None
+            self._events.put((self.host.name, None))
+
+    def _parse(self, line: str) -> dict[str, Any] | RatchetError:
+        try:
+            event = json.loads(line)
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                return event
+        except ValueError:
+            pass
+        return HostFailed(
+            f"the agent wrote something that is not an event: {line[:200]!r}",
+            where=self.host.name,
+            next_step="set the host up again: playbooks/site.yml",
+        )
+
+    def send(self, command: str) -> None:
+        """Best effort: an agent that is gone is noticed by its reader."""
+        channel = self._channel
+        if channel is None:
+            return
+        with self._sending:
+            try:
+                channel.send(json.dumps({"command": command}))
+            except (RatchetError, OSError):
+                return
+
+    def hang_up(self) -> None:
+        """Close the line: the agent restores the baseline at once."""
+        channel = self._channel
+        if channel is not None:
+            channel.close()
+
+
+def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> dict[str, Any]:
+    """The document that `ratchet-agent run` reads (docs/architecture.md)."""
+    timing = plan.experiment.timing
+    count = timing.maximum_pairs + timing.confirm_pairs
+    return {
+        "format": 1,
+        "run": run_id,
+        "trial": plan.number,
+        "host": host,
+        "workload": plan.experiment.workload.model_dump(mode="json"),
+        "arms": {"control": plan.control_ids[host], "variant": plan.variant_ids[host]},
+        "block_seconds": timing.block_seconds,
+        "burn_in_seconds": timing.burn_in_seconds,
+        "lease_seconds": lease_seconds,
+        "pairs": [list(pair) for pair in draw_pairs(plan.seed, plan.number, host, count)],
+        "seed": plan.seed,
+        "body_sample": 1,
+    }
+
+
+class Probing:
+    """Runs the agents of one trial and folds their blocks into the judge."""
+
+    def __init__(self, plan: TrialPlan, run_id: str, context: RunContext) -> None:
+        self._plan = plan
+        self._run_id = run_id
+        self._context = context
+        self._judge = Judge(plan)
+        self._observation = Observation()
+        self._half: dict[str, Block] = {}
+        self._started = 0.0
+
+    def observe(self) -> Observation:
+        """Probe until the judge has decided, the schedule ends, a host fails, or the operator stops the run.
+
+        Every agent has ended when this returns; each host has been put back on its baseline by its agent, or is
+        put back by its lease. Failed hosts are in `failures`.
+        """
+        lease = self._context.fleet.settings.trials.lease_seconds
+        timing = self._plan.experiment.timing
+        patience = timing.block_seconds + timing.burn_in_seconds + SLACK_SECONDS
+        events: queue.Queue[tuple[str, Any]] = queue.Queue()
+        hosts = [host for host in self._context.fleet.hosts if host.name in self._plan.hosts]
+        agents = [
+            _Agent(host, agent_plan(self._plan, self._run_id, host.name, lease), patience, events) for host in hosts
+        ]
+        self._started = time.monotonic()
+        for agent in agents:
+            agent.start()
+        self._attend(agents, events, heartbeat=min(5.0, lease / 4))
+        for agent in agents:
+            agent.join(timeout=10)
+        self._observation.seconds = time.monotonic() - self._started
+        return self._observation
+
+    def _attend(self, agents: list[_Agent], events: queue.Queue[tuple[str, Any]], heartbeat: float) -> None:
+        """Handle events and heartbeats until every agent has ended."""
+        running = {agent.host.name for agent in agents}
+        stopping = False
+        next_beat = time.monotonic() + heartbeat
+        while running:
+            stop = self._context.stop
+            if stop.requested and not self._observation.interrupted:
+                self._observation.interrupted = True
+            if stop.at_once:
+                for agent in agents:
+                    agent.hang_up()
+            if not stopping and (self._decided() or self._observation.interrupted or self._observation.failures):
+                stopping = True
+                for agent in agents:
+                    agent.send("stop")
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + heartbeat
+                for agent in agents:
+                    agent.send("renew")
+            try:
+                host, event = events.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if event is None:
+                running.discard(host)
+                self._check_ended(host)
+            elif isinstance(event, RatchetError):
+                self._observation.failures.setdefault(host, event)
+            else:
+                self._handle(host, event)
+
+    def _decided(self) -> bool:
+        judgement = self._observation.judgement
+        return judgement is not None and judgement.action in {"keep", "revert"}
+
+    def _check_ended(self, host: str) -> None:
+        observation = self._observation
+        if host not in observation.ends and host not in observation.failures and not observation.interrupted:
+            observation.failures[host] = HostFailed(
+                "the agent ended without saying why",
+                where=host,
+                next_step="its messages are in the host's journal: journalctl -t ratchet-agent -t ratchet-host",
+            )
+
+    def _handle(self, host: str, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "block":
+            try:
+                block = Block.model_validate(event.get("block"))
+            except ValidationError as error:
+                self._observation.failures.setdefault(
+                    host,
+                    HostFailed(
+                        f"the agent sent a block that cannot be read: {error.errors()[0]['msg']}",
+                        where=host,
+                        next_step="agent and controller differ in version; run playbooks/site.yml",
+                    ),
+                )
+                return
+            self._fold(host, block)
+        elif kind == "end":
+            self._observation.ends[host] = event
+        elif kind == "error":
+            self._observation.failures.setdefault(
+                host,
+                HostFailed(
+                    f"the agent stopped ({event.get('code', '?')}): {event.get('message', 'no message')}",
+                    where=host,
+                    next_step=f"controller status --fleet {self._context.fleet.name}",
+                ),
+            )
+        elif kind == "notice":
+            self._context.observer(Notice(level="warning", text=str(event.get("message", "")), host=host))
+
+    def _fold(self, host: str, block: Block) -> None:
+        """Hold a pair's first block until its second comes; then let the judge look, unless it has decided."""
+        first = self._half.pop(host, None)
+        if first is None or first.pair != block.pair:
+            self._half[host] = block
+            return
+        if self._decided():
+            return
+        control, variant = (first, block) if first.arm == "control" else (block, first)
+        judgement = self._judge.add(Pair(host=host, number=block.pair, control=control, variant=variant))
+        self._observation.judgement = judgement
+        self._observation.sequence.append(host)
+        timing = self._plan.experiment.timing
+        rounds_left = (timing.maximum_pairs + timing.confirm_pairs - judgement.pairs) / len(self._plan.hosts)
+        self._context.observer(
+            PairJudged(
+                trial=self._plan.number,
+                host=host,
+                number=block.pair,
+                judgement=judgement,
+                seconds=time.monotonic() - self._started,
+                seconds_left_at_most=max(0.0, rounds_left * pair_seconds(timing)),
+            )
+        )

@@ -1,0 +1,98 @@
+"""Seal a run: its verdict, report and index entry, and the dashboards on the hosts."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from controller.adapters.ansible import run_playbook
+from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.kept import read_kept, read_kept_text
+from controller.adapters.files.runs import list_runs
+from controller.model.errors import RatchetError
+from controller.model.events import Notice, StepStarted
+from controller.model.run import RunPlan, RunResult
+from controller.model.trial import Pair, TrialPlan
+from controller.report.page import report_page
+from controller.report.state import dashboard_state
+from controller.workflow import evidence
+from controller.workflow.context import RunContext
+from controller.workflow.hosts import on_each_host, read_status
+
+RUNS_ON_DASHBOARD = 10
+
+
+def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
+    """Write `verdict.json` and `report.html`, record the run, refresh the dashboards; returns the result's document.
+
+    What cannot be rendered or refreshed is a notice: the verdicts stand without it.
+    """
+    started = datetime.fromisoformat(result.started_at)
+    statuses, _ = on_each_host(context.fleet.hosts, read_status)
+    result = result.model_copy(
+        update={
+            "seconds": round((context.clock() - started).total_seconds(), 1),
+            "baseline_after": {host: str(status.get("confirmed")) for host, status in sorted(statuses.items())},
+        }
+    )
+    folder = context.run_directory(result.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "kept.after.yml", read_kept_text(context.project, context.fleet.name))
+    write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
+    context.store.record_run(
+        run_id=result.run_id,
+        fleet=result.fleet,
+        status=result.status,
+        started_at=result.started_at,
+        result=result.model_dump_json(),
+    )
+    if (folder / "plan.json").is_file():
+        plan = RunPlan.model_validate_json((folder / "plan.json").read_text())
+        write_atomically(folder / "report.html", report_page(plan, result, judged_pairs(context, result)))
+    refresh_dashboards(context, result.baseline_after)
+    document: dict[str, Any] = json.loads(result.model_dump_json())
+    return document
+
+
+def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]]:
+    """Trial number -> its judged pairs, for the trials whose evidence is whole."""
+    found: dict[int, list[Pair]] = {}
+    for trial in result.trials:
+        folder = evidence.trial_directory(context.run_directory(result.run_id), trial.trial)
+        try:
+            plan = TrialPlan.model_validate_json((folder / "plan.json").read_text())
+            _, found[trial.trial] = evidence.judge_again(plan, folder, trial.sequence, None)
+        except (OSError, ValueError, evidence.EvidenceInvalid):
+            continue
+    return found
+
+
+def refresh_dashboards(context: RunContext, configurations: dict[str, str]) -> None:
+    """Regenerate every host's dashboard through its role; failures are notices."""
+    context.observer(StepStarted(text="refreshing the dashboards"))
+    recent = [run for _, run in list_runs(context.project) if run is not None and run.fleet == context.fleet.name]
+    kept = read_kept(context.project, context.fleet.name)
+    states = {
+        host: dashboard_state(
+            fleet=context.fleet.name,
+            host=host,
+            configuration=configuration,
+            parameters_kept=kept,
+            runs=recent[:RUNS_ON_DASHBOARD],
+            generated_at=context.now(),
+        )
+        for host, configuration in configurations.items()
+    }
+    try:
+        result = run_playbook(
+            context.project,
+            context.fleet.name,
+            "dashboard.yml",
+            limit=sorted(configurations),
+            extra_vars={"dashboard_states": states},
+        )
+        for host, message in result.failures().items():
+            context.observer(Notice(level="warning", host=host, text=f"dashboard not refreshed: {message}"))
+    except RatchetError as error:
+        context.observer(Notice(level="warning", text=f"dashboards not refreshed: {error.what}"))

@@ -1,0 +1,85 @@
+"""Carry a verdict out, and verify that it was carried out: commit a KEEP everywhere, roll a REVERT back."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from controller.adapters.files.kept import read_kept, write_kept
+from controller.model.errors import HostFailed
+from controller.model.events import StepStarted, TrialSettled
+from controller.model.trial import TrialPlan, TrialResult
+from controller.workflow.context import RunContext
+from controller.workflow.hosts import verify_baseline
+from controller.workflow.staging import commit, roll_back
+
+
+def settle(
+    context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, baseline: dict[str, str]
+) -> dict[str, Any]:
+    """Returns `{"result": TrialResult document, "baseline": host -> id, "stop": None | {"status", "message"}}`.
+
+    Safe to run twice: committing or rolling back what is already so changes nothing.
+    Raises RestoreUnverified when the baseline cannot be shown to be live.
+    """
+    started = time.monotonic()
+    if result.verdict == "KEEP":
+        try:
+            baseline = _keep(context, run_id, trial, result)
+            text = f"kept on {len(baseline)} hosts, verified"
+        except HostFailed as error:
+            context.observer(StepStarted(text="the commit failed; putting the baseline back"))
+            commit(context, {}, sorted(baseline))
+            verify_baseline(context.fleet, baseline)
+            result = result.model_copy(
+                update={"verdict": "REVERT", "reason": "commit-failed", "note": f"{error.where}: {error.what}"}
+            )
+            text = "the commit failed; baseline restored and verified"
+    else:
+        context.observer(StepStarted(text=f"trial {trial.number}: rolling back and verifying"))
+        roll_back(context, baseline)
+        text = "baseline restored and verified"
+    result = result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
+    context.observer(TrialSettled(trial=trial.number, text=text))
+    return {"result": json.loads(result.model_dump_json()), "baseline": baseline, "stop": _stop(result)}
+
+
+def _keep(context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult) -> dict[str, str]:
+    """Commit on every host of the fleet, write the kept parameters into the inventory, record the new baselines.
+
+    Until the parameters are written, the inventory still renders to the old baseline, so that a failed commit is
+    undone by committing the inventory.
+    """
+    context.observer(StepStarted(text=f"trial {trial.number}: committing on every host"))
+    hosts = [host.name for host in context.fleet.hosts]
+    kept = read_kept(context.project, context.fleet.name) | trial.variant.parameters
+    confirmed = commit(context, kept, hosts)
+    verify_baseline(context.fleet, confirmed)
+    effect = result.confirmed_effect or result.effect
+    write_kept(
+        context.project,
+        context.fleet.name,
+        parameters=dict(trial.variant.parameters),
+        run_id=run_id,
+        experiment=f"{trial.experiment.name}/{trial.variant.name}",
+        effect="" if effect is None else f"{result.objective} {effect.estimate:+.1%} better",
+    )
+    for host, configuration in confirmed.items():
+        context.store.record_baseline(
+            fleet=context.fleet.name,
+            host=host,
+            configuration=configuration,
+            run_id=run_id,
+            recorded_at=context.now(),
+        )
+    return confirmed
+
+
+def _stop(result: TrialResult) -> dict[str, str] | None:
+    """Whether the run ends here."""
+    if result.reason in {"host-failed", "commit-failed"}:
+        return {"status": "failed", "message": f"trial {result.trial}: {result.note}; the baseline is restored"}
+    if result.reason == "interrupted":
+        return {"status": "interrupted", "message": "stopped by the operator; the baseline is restored"}
+    return None

@@ -1,0 +1,130 @@
+"""Put configurations on the hosts through the playbooks, and take the hosts' own answers as the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller.adapters.ansible import PlaybookResult, run_playbook
+from controller.model.errors import BadInput, HostFailed, RestoreUnverified
+from controller.model.experiment import Experiment, ParameterValue, Variant
+from controller.workflow.context import RunContext
+from controller.workflow.hosts import verify_baseline
+
+BASELINE = "baseline"
+CONTROL = "control"
+VARIANT = "variant"
+
+
+class Rejected(Exception):
+    """A host's nginx refuses the variant; nothing went live."""
+
+
+def arms_of(experiment: Experiment, variant: Variant) -> list[dict[str, Any]]:
+    """The configurations one push stages: the baseline as the inventory says, and the two arms of the trial."""
+    required: dict[str, ParameterValue] = dict(experiment.requires)
+    arms: list[dict[str, Any]] = [{"name": BASELINE, "parameters": {}}]
+    if required:
+        arms.append({"name": CONTROL, "parameters": required})
+    arms.append({"name": VARIANT, "parameters": required | variant.parameters})
+    return arms
+
+
+def push(
+    context: RunContext, experiment: Experiment, variant: Variant, *, hosts: list[str], check: bool = False
+) -> tuple[PlaybookResult, dict[str, dict[str, Any]]]:
+    """Stage both arms of a trial with one module call a host.
+
+    Returns the playbook's result and host -> {arm: {"id", "ok", "error", "diff_from_live", ...}}, where the control
+    falls back to the baseline when the experiment requires nothing. Raises HostFailed.
+    """
+    result = run_playbook(
+        context.project,
+        context.fleet.name,
+        "push.yml",
+        limit=hosts,
+        extra_vars={"variant_arms": arms_of(experiment, variant)},
+        check=check,
+    )
+    staged: dict[str, dict[str, Any]] = {}
+    for host, outcome in result.hosts.items():
+        document = outcome.document
+        if document is not None and "configurations" in document:
+            configurations = dict(document["configurations"])
+            configurations.setdefault(CONTROL, configurations.get(BASELINE))
+            staged[host] = configurations
+    missing = [host for host in hosts if host not in staged]
+    if missing:
+        result.raise_for_failures()
+        raise HostFailed(
+            "the push gave no answer",
+            where=", ".join(missing),
+            next_step="run playbooks/site.yml on it, then run the command again",
+        )
+    return result, staged
+
+
+def arm_ids(
+    staged: dict[str, dict[str, Any]], baseline: dict[str, str], fleet: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """(control ids, variant ids) by host.
+
+    Raises:
+        Rejected: nginx refuses the variant on some host.
+        HostFailed: the inventory does not render to the host's baseline any more, or the control is refused.
+    """
+    controls: dict[str, str] = {}
+    variants: dict[str, str] = {}
+    for host, arms in sorted(staged.items()):
+        if arms[BASELINE]["id"] != baseline[host]:
+            raise HostFailed(
+                f"the inventory renders to {arms[BASELINE]['id']}, the host's baseline is {baseline[host]}: "
+                "settings were changed but not deployed",
+                where=host,
+                next_step=f"ansible-playbook -i inventory/{fleet} playbooks/commit.yml (or undo the change)",
+            )
+        if not arms[CONTROL]["ok"]:
+            raise HostFailed(f"nginx refuses the control: {arms[CONTROL].get('error', '')}", where=host)
+        if not arms[VARIANT]["ok"]:
+            raise Rejected(f"{host}: {arms[VARIANT].get('error', 'nginx -t failed')}")
+        controls[host] = arms[CONTROL]["id"]
+        variants[host] = arms[VARIANT]["id"]
+    return controls, variants
+
+
+def roll_back(context: RunContext, baseline: dict[str, str]) -> None:
+    """Run the rollback playbook, then verify over fresh connections. Raises RestoreUnverified."""
+    try:
+        result = run_playbook(context.project, context.fleet.name, "rollback.yml", limit=sorted(baseline))
+    except BadInput as error:
+        raise RestoreUnverified(error.what, where=error.where, next_step=error.next_step) from None
+    verify_baseline(context.fleet, baseline)
+    failures = result.failures()
+    if failures:
+        raise RestoreUnverified(
+            "the baseline is live, but the rollback playbook reports: "
+            + "; ".join(f"{host}: {message}" for host, message in sorted(failures.items())),
+            where=", ".join(sorted(failures)),
+            next_step=f"controller status --fleet {context.fleet.name}",
+        )
+
+
+def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: list[str]) -> dict[str, str]:
+    """Confirm the inventory's configuration with `parameters` laid over it; returns host -> the new baseline's id.
+
+    Raises HostFailed when any host refuses; the hosts that had taken it must then be committed back by the caller.
+    """
+    result = run_playbook(
+        context.project,
+        context.fleet.name,
+        "commit.yml",
+        limit=hosts,
+        extra_vars={"variant_parameters": parameters},
+    )
+    result.raise_for_failures()
+    ids: dict[str, str] = {}
+    for host in hosts:
+        document = result.hosts[host].document if host in result.hosts else None
+        if document is None or not document.get("confirmed"):
+            raise HostFailed("the commit gave no answer", where=host, next_step="controller status, then run it again")
+        ids[host] = str(document["confirmed"])
+    return ids

@@ -1,0 +1,127 @@
+"""One trial up to its verdict: stage both arms, probe, bring the evidence home, judge it again."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from controller.adapters.files.atomic import write_atomically
+from controller.model.errors import Interrupted, RatchetError
+from controller.model.events import StepStarted, TrialEnded, TrialStarted
+from controller.model.run import RunPlan
+from controller.model.trial import Effect, Judgement, Pair, ReasonCode, TrialPlan, TrialResult
+from controller.workflow import evidence, staging
+from controller.workflow.context import RunContext
+from controller.workflow.probing import Observation, Probing
+
+
+def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, Any]:
+    """Measure one variant; returns a TrialResult document. The hosts are back on the baseline, or their lease runs.
+
+    Raises HostFailed when the trial could not even be staged, Interrupted when the operator stopped before it began.
+    """
+    if context.stop.requested:
+        raise Interrupted("stopped before the next trial", next_step=f"controller resume {plan.run_id}")
+    started = time.monotonic()
+    context.observer(StepStarted(text=f"trial {trial.number}: staging {trial.experiment.name}/{trial.variant.name}"))
+    _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts)
+    try:
+        controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
+    except staging.Rejected as error:
+        return _finish(context, _without_pairs(trial, "rejected-by-nginx", str(error), started))
+    trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants})
+    if controls == variants:
+        note = "the variant renders to the configuration that is live already"
+        return _finish(context, _without_pairs(trial, "no-difference", note, started))
+
+    folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")
+    context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials)))
+    observation = Probing(trial, plan.run_id, context).observe()
+    return _finish(context, _conclude(context, plan, trial, observation, started))
+
+
+def _conclude(
+    context: RunContext, plan: RunPlan, trial: TrialPlan, observation: Observation, started: float
+) -> TrialResult:
+    """Turn what was observed into a result: only evidence that was recomputed from the CSVs counts."""
+    live = observation.judgement
+    if observation.failures:
+        note = "; ".join(evidence.explain(error) for _, error in sorted(observation.failures.items()))
+        return _result(trial, live, observation, reason="host-failed", note=note, started=started)
+    if observation.interrupted:
+        return _result(trial, live, observation, reason="interrupted", note="stopped by the operator", started=started)
+    if live is None:
+        note = "not one complete pair was measured"
+        return _result(trial, None, observation, reason="guardrail-missing-data", note=note, started=started)
+    try:
+        evidence.pull(context, plan.run_id, trial, observation.ends)
+        folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
+        again, pairs = evidence.judge_again(trial, folder, observation.sequence, observation.ends)
+    except evidence.EvidenceInvalid as error:
+        return _result(trial, live, observation, reason="measurement-invalid", note=str(error), started=started)
+    except RatchetError as error:
+        note = evidence.explain(error)
+        return _result(trial, live, observation, reason="host-failed", note=note, started=started)
+    if not evidence.same_judgement(live, again):
+        note = f"live: {live.action} ({live.evidence:.4g}); from the CSVs: {again.action} ({again.evidence:.4g})"
+        return _result(trial, again, observation, reason="measurement-invalid", note=note, started=started, pairs=pairs)
+    reason = again.reason or "undecided"
+    return _result(trial, again, observation, reason=reason, note=again.note, started=started, pairs=pairs)
+
+
+def _result(
+    trial: TrialPlan,
+    judgement: Judgement | None,
+    observation: Observation,
+    *,
+    reason: ReasonCode,
+    note: str,
+    started: float,
+    pairs: list[Pair] | None = None,
+) -> TrialResult:
+    pairs = pairs or []
+    blocks = [block for pair in pairs for block in (pair.control, pair.variant)]
+    kept = reason == "proven-gain" and judgement is not None and judgement.action == "keep"
+    effect: Effect | None = judgement.effect if judgement else None
+    return TrialResult(
+        trial=trial.number,
+        experiment=trial.experiment.name,
+        variant=trial.variant.name,
+        hosts=trial.hosts,
+        verdict="KEEP" if kept else "REVERT",
+        reason=reason,
+        note=note,
+        objective=trial.experiment.objective.metric,
+        effect=effect,
+        confirmed_effect=judgement.confirmed_effect if judgement else None,
+        evidence=judgement.evidence if judgement else 0.0,
+        threshold=judgement.threshold if judgement else 0.0,
+        pairs=len(observation.sequence),
+        requests=sum(block.requests for block in blocks),
+        errors=sum(block.errors for block in blocks),
+        seconds=round(time.monotonic() - started, 3),
+        probing_seconds=round(_probing_seconds(pairs), 3),
+        sequence=observation.sequence,
+        parameters=dict(trial.variant.parameters),
+    )
+
+
+def _probing_seconds(pairs: list[Pair]) -> float:
+    """Seconds of probing on the host that probed longest."""
+    by_host: dict[str, float] = {}
+    for pair in pairs:
+        by_host[pair.host] = by_host.get(pair.host, 0.0) + pair.control.seconds + pair.variant.seconds
+    return max(by_host.values(), default=0.0)
+
+
+def _without_pairs(trial: TrialPlan, reason: ReasonCode, note: str, started: float) -> TrialResult:
+    return _result(trial, None, Observation(), reason=reason, note=note, started=started)
+
+
+def _finish(context: RunContext, result: TrialResult) -> dict[str, Any]:
+    context.observer(TrialEnded(result=result))
+    document: dict[str, Any] = json.loads(result.model_dump_json())
+    return document

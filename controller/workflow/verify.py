@@ -1,0 +1,80 @@
+"""Recompute every verdict of a sealed run from its CSVs and seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from controller.adapters.files.runs import read_run
+from controller.judge.schedule import draw_pairs
+from controller.model.errors import BadInput
+from controller.model.project import Project
+from controller.model.trial import Judgement, Pair, TrialPlan, TrialResult
+from controller.workflow import evidence
+
+# Verdicts that were not reached by judging pairs; there is nothing to recompute.
+WITHOUT_JUDGEMENT = {"rejected-by-nginx", "no-difference", "host-failed", "interrupted", "measurement-invalid"}
+
+
+def verify_run(project: Project, reference: str) -> dict[str, Any]:
+    """`{"run_id", "same": bool, "trials": [...]}`; a trial tells what was recorded, what was recomputed, and `same`.
+
+    Raises BadInput when the run is unknown or was never sealed.
+    """
+    plan, result = read_run(project, reference)
+    if result is None:
+        raise BadInput("the run has no verdict yet", where=plan.run_id, next_step=f"controller resume {plan.run_id}")
+    folder = project.runs / result.run_id
+    trials = [_verify_trial(folder, trial) for trial in result.trials]
+    return {"run_id": result.run_id, "same": all(trial["same"] for trial in trials), "trials": trials}
+
+
+def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "trial": recorded.trial,
+        "experiment": recorded.experiment,
+        "variant": recorded.variant,
+        "recorded": f"{recorded.verdict} {recorded.reason}",
+        "recomputed": "",
+        "same": False,
+        "note": "",
+    }
+    if recorded.reason in WITHOUT_JUDGEMENT:
+        return row | {"same": recorded.verdict == "REVERT", "note": "reached without judging pairs"}
+    trial_folder = evidence.trial_directory(folder, recorded.trial)
+    try:
+        plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
+        again, pairs = evidence.judge_again(plan, trial_folder, recorded.sequence, None)
+        _check_schedule(plan, pairs)
+    except (OSError, ValueError, evidence.EvidenceInvalid) as error:
+        return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
+    verdict = "KEEP" if again.action == "keep" else "REVERT"
+    differences = _differences(recorded, again, verdict)
+    return row | {
+        "recomputed": f"{verdict} {again.reason or 'undecided'}",
+        "same": not differences,
+        "note": "; ".join(differences),
+    }
+
+
+def _check_schedule(plan: TrialPlan, pairs: list[Pair]) -> None:
+    """The order of the arms in the CSV must be the one that the seed gives."""
+    timing = plan.experiment.timing
+    for host in plan.hosts:
+        drawn = draw_pairs(plan.seed, plan.number, host, timing.maximum_pairs + timing.confirm_pairs)
+        for pair in (pair for pair in pairs if pair.host == host):
+            first = "control" if pair.control.block < pair.variant.block else "variant"
+            if drawn[pair.number - 1][0] != first:
+                raise evidence.EvidenceInvalid(f"{host}: pair {pair.number} was not in the order that the seed gives")
+
+
+def _differences(recorded: TrialResult, again: Judgement, verdict: str) -> list[str]:
+    found = []
+    # A proven variant whose commit failed is reverted for a reason that no CSV holds.
+    if recorded.reason != "commit-failed" and (recorded.verdict, recorded.reason) != (verdict, again.reason):
+        found.append("the verdict differs")
+    return found + [
+        f"{name} differs: recorded {getattr(recorded, name)}, recomputed {getattr(again, name)}"
+        for name in ("evidence", "effect", "confirmed_effect")
+        if getattr(recorded, name) != getattr(again, name)
+    ]
