@@ -31,7 +31,7 @@ def _live(judgement: Judgement) -> str:
 
 
 def _floor(plan: TrialPlan) -> int:
-    return plan.experiment.timing.maximum_pairs + plan.experiment.timing.confirm_pairs
+    return plan.timing.planned_pairs
 
 
 class ProgressDisplay:

@@ -30,7 +30,8 @@ class Block(Frozen):
     Latencies are integer microseconds from the intended start: by the kernel's receive stamp where there is one,
     else by the user clock. A failed request enters with the workload's timeout. Quantiles are nearest-rank:
     the ceil(q*n)-th smallest. Rows with a negative `intended_us` (burn-in) do not count.
-    `user_p99_us` is the p99 by the user clock.
+    `user_p99_us` is the p99 by the user clock. `paired_gain` is told in a duet only, and the same in both blocks of
+    a pair: the median over the request pairs of ln(control latency / variant latency), rounded to six decimals.
     """
 
     pair: int = Field(ge=1)
@@ -52,6 +53,7 @@ class Block(Frozen):
     lag_p99_us: int
     achieved_rate: float
     bytes: int
+    paired_gain: float | None = None
     switch_seconds: float
     valid: bool
     invalid_reason: str = ""

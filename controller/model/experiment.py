@@ -14,6 +14,8 @@ ParameterValue = Scalar | list[str]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ParameterName = Annotated[str, Field(pattern=r"^nginx_[a-z0-9_]{1,60}$")]
 Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request"]
+# How the arms of a trial are compared: two shadow instances at once, or reloads of the live one.
+Design = Literal["duet", "switchback"]
 
 
 class Frozen(BaseModel):
@@ -70,10 +72,12 @@ class Guardrails(Frozen):
 
 
 class Timing(Frozen):
-    """How long and how often to look."""
+    """How long and how often to look. What is left out comes from the design: model/trial.py `TrialTiming`."""
 
-    block_seconds: float = Field(default=2.0, ge=0.5, le=600)
-    burn_in_seconds: float = Field(default=0.3, ge=0, le=60, description="after each switch, not counted")
+    block_seconds: float | None = Field(default=None, ge=0.5, le=600, description="default: duet 1, switchback 2")
+    burn_in_seconds: float | None = Field(
+        default=None, ge=0, le=60, description="after each switch, not counted; default: duet 0.1, switchback 0.3"
+    )
     minimum_pairs: int = Field(default=5, ge=5, le=500)
     maximum_pairs: int = Field(default=40, ge=5, le=2000)
     confirm_pairs: int = Field(default=5, ge=3, le=500, description="fresh pairs after the evidence suffices")
@@ -102,7 +106,9 @@ class Experiment(Frozen):
     why: str = Field(min_length=8, max_length=4000)
     risk: Risk
     sources: list[str] = Field(min_length=1, max_length=20)
-    design: Literal["switchback"] = "switchback"
+    design: Design | Literal["auto"] = Field(
+        default="auto", description="auto: duet, unless a variant sets something that only the live instance shows"
+    )
     requires: dict[ParameterName, ParameterValue] = Field(
         default={}, description="parameters set in both arms, so that the question can be asked (an upstream, TLS)"
     )

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from controller.model.blocks import Block
-from controller.model.experiment import Experiment, Frozen, Variant
+from controller.model.experiment import Design, Experiment, Frozen, Timing, Variant
 
 VerdictName = Literal["KEEP", "REVERT"]
 ReasonCode = Literal[
@@ -41,12 +41,40 @@ class Effect(Frozen):
 
 
 class Pair(Frozen):
-    """A control block and a variant block whose order was drawn at random."""
+    """A control block and a variant block: in a switchback their order was drawn at random, in a duet they ran at
+    once and which shadow instance played which arm was drawn."""
 
     host: str
     number: int = Field(ge=1)
     control: Block
     variant: Block
+
+
+class TrialTiming(Frozen):
+    """An experiment's timing with every default filled in."""
+
+    block_seconds: float
+    burn_in_seconds: float
+    minimum_pairs: int
+    maximum_pairs: int
+    confirm_pairs: int
+
+    @classmethod
+    def of(cls, timing: Timing, design: Design) -> TrialTiming:
+        """Shadow instances settle sooner than the live one, and need shorter blocks."""
+        block, burn_in = {"duet": (1.0, 0.1), "switchback": (2.0, 0.3)}[design]
+        return cls(
+            block_seconds=block if timing.block_seconds is None else timing.block_seconds,
+            burn_in_seconds=burn_in if timing.burn_in_seconds is None else timing.burn_in_seconds,
+            minimum_pairs=timing.minimum_pairs,
+            maximum_pairs=timing.maximum_pairs,
+            confirm_pairs=timing.confirm_pairs,
+        )
+
+    @property
+    def planned_pairs(self) -> int:
+        """Pairs whose order is drawn: the limit, and the fresh ones that confirm."""
+        return self.maximum_pairs + self.confirm_pairs
 
 
 class TrialPlan(Frozen):
@@ -55,6 +83,8 @@ class TrialPlan(Frozen):
     number: int = Field(ge=1)
     experiment: Experiment
     variant: Variant
+    design: Design
+    timing: TrialTiming
     hosts: list[str]
     seed: int
     alpha: float

@@ -6,10 +6,10 @@ import hashlib
 import math
 
 from controller import __version__
-from controller.model.experiment import Experiment
+from controller.model.experiment import Design, Experiment, Variant
 from controller.model.fleet import Fleet
 from controller.model.run import RunPlan
-from controller.model.trial import TrialPlan
+from controller.model.trial import TrialPlan, TrialTiming
 from controller.workflow.probing import pair_seconds
 
 # Everything of a trial but its pairs: push, pulling the evidence, rollback or commit, verification.
@@ -20,6 +20,34 @@ def new_run_id(now: str, entropy: int) -> str:
     """`r-20261123-201500-3fa9`: sorts by time, short enough to type."""
     stamp = now.replace("-", "").replace(":", "").replace("T", "-").rstrip("Z")
     return f"r-{stamp}-{hashlib.sha256(str(entropy).encode()).hexdigest()[:4]}"
+
+
+# What these change shows only under the live instance's own listening sockets and load.
+LIVE_ONLY = frozenset({"nginx_worker_cpu_affinity", "nginx_reuseport", "nginx_listen_backlog"})
+
+
+def design_of(experiment: Experiment, variant: Variant) -> Design:
+    """The design that the experiment names, else a duet wherever the variant's parameters allow one."""
+    if experiment.design != "auto":
+        return experiment.design
+    return "switchback" if LIVE_ONLY & variant.parameters.keys() else "duet"
+
+
+def _trial(
+    number: int, experiment: Experiment, variant: Variant, *, fleet: Fleet, hosts: list[str], seed: int, variants: int
+) -> TrialPlan:
+    design = design_of(experiment, variant)
+    return TrialPlan(
+        number=number,
+        experiment=experiment,
+        variant=variant,
+        design=design,
+        timing=TrialTiming.of(experiment.timing, design),
+        hosts=hosts,
+        seed=seed,
+        alpha=fleet.settings.trials.alpha,
+        variants_in_run=variants,
+    )
 
 
 def draw_plan(run_id: str, fleet: Fleet, experiments: list[Experiment], *, seed: int, created_at: str) -> RunPlan:
@@ -37,15 +65,7 @@ def draw_plan(run_id: str, fleet: Fleet, experiments: list[Experiment], *, seed:
         lease_seconds=fleet.settings.trials.lease_seconds,
         alpha=fleet.settings.trials.alpha,
         trials=[
-            TrialPlan(
-                number=number,
-                experiment=experiment,
-                variant=variant,
-                hosts=hosts,
-                seed=seed,
-                alpha=fleet.settings.trials.alpha,
-                variants_in_run=len(variants),
-            )
+            _trial(number, experiment, variant, fleet=fleet, hosts=hosts, seed=seed, variants=len(variants))
             for number, (experiment, variant) in enumerate(variants, 1)
         ],
     )
@@ -53,12 +73,12 @@ def draw_plan(run_id: str, fleet: Fleet, experiments: list[Experiment], *, seed:
 
 def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:
     """(shortest, longest) wall time of a trial in seconds: the fewest pairs that can decide, and the pair limit."""
-    timing = plan.experiment.timing
+    timing = plan.timing
     threshold = max(100.0, plan.variants_in_run / plan.alpha)
     fewest = max(timing.minimum_pairs, math.ceil(math.log2(threshold))) + timing.confirm_pairs
-    one = pair_seconds(timing)
+    one = pair_seconds(plan.design, timing)
     hosts = len(plan.hosts)
     return (
         math.ceil(fewest / hosts) * one + TRIAL_OVERHEAD_SECONDS,
-        math.ceil((timing.maximum_pairs + timing.confirm_pairs) / hosts) * one + TRIAL_OVERHEAD_SECONDS,
+        math.ceil(timing.planned_pairs / hosts) * one + TRIAL_OVERHEAD_SECONDS,
     )

@@ -17,9 +17,9 @@ from controller.judge.verdict import Judge
 from controller.model.blocks import Block
 from controller.model.errors import HostFailed, RatchetError
 from controller.model.events import Notice, PairJudged
-from controller.model.experiment import Timing
+from controller.model.experiment import Design
 from controller.model.fleet import Host
-from controller.model.trial import Judgement, Pair, TrialPlan
+from controller.model.trial import Judgement, Pair, TrialPlan, TrialTiming
 from controller.workflow.context import RunContext
 
 AGENT_COMMAND = "/usr/local/bin/ratchet-agent run"
@@ -29,9 +29,9 @@ SWITCH_SECONDS = 0.3
 SLACK_SECONDS = 25.0
 
 
-def pair_seconds(timing: Timing) -> float:
-    """Expected wall time of one pair."""
-    return 2 * (timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS)
+def pair_seconds(design: Design, timing: TrialTiming) -> float:
+    """Expected wall time of one pair: a duet's two blocks run at once."""
+    return (1 if design == "duet" else 2) * (timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS)
 
 
 @dataclass
@@ -104,13 +104,14 @@ class _Agent(threading.Thread):
 
 def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> dict[str, Any]:
     """The document that `ratchet-agent run` reads (docs/architecture.md)."""
-    timing = plan.experiment.timing
-    count = timing.maximum_pairs + timing.confirm_pairs
+    timing = plan.timing
+    count = timing.planned_pairs
     return {
         "format": 1,
         "run": run_id,
         "trial": plan.number,
         "host": host,
+        "design": plan.design,
         "workload": plan.experiment.workload.model_dump(mode="json"),
         "arms": {"control": plan.control_ids[host], "variant": plan.variant_ids[host]},
         "block_seconds": timing.block_seconds,
@@ -141,7 +142,7 @@ class Probing:
         put back by its lease. Failed hosts are in `failures`.
         """
         lease = self._context.fleet.settings.trials.lease_seconds
-        timing = self._plan.experiment.timing
+        timing = self._plan.timing
         patience = timing.block_seconds + timing.burn_in_seconds + SLACK_SECONDS
         events: queue.Queue[tuple[str, Any]] = queue.Queue()
         hosts = [host for host in self._context.fleet.hosts if host.name in self._plan.hosts]
@@ -244,8 +245,8 @@ class Probing:
         judgement = self._judge.add(Pair(host=host, number=block.pair, control=control, variant=variant))
         self._observation.judgement = judgement
         self._observation.sequence.append(host)
-        timing = self._plan.experiment.timing
-        rounds_left = (timing.maximum_pairs + timing.confirm_pairs - judgement.pairs) / len(self._plan.hosts)
+        timing = self._plan.timing
+        rounds_left = (timing.planned_pairs - judgement.pairs) / len(self._plan.hosts)
         self._context.observer(
             PairJudged(
                 trial=self._plan.number,
@@ -253,6 +254,6 @@ class Probing:
                 number=block.pair,
                 judgement=judgement,
                 seconds=time.monotonic() - self._started,
-                seconds_left_at_most=max(0.0, rounds_left * pair_seconds(timing)),
+                seconds_left_at_most=max(0.0, rounds_left * pair_seconds(self._plan.design, timing)),
             )
         )

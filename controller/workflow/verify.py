@@ -59,9 +59,9 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
 
 def _check_schedule(plan: TrialPlan, pairs: list[Pair]) -> None:
     """The order of the arms in the CSV must be the one that the seed gives."""
-    timing = plan.experiment.timing
+    timing = plan.timing
     for host in plan.hosts:
-        drawn = draw_pairs(plan.seed, plan.number, host, timing.maximum_pairs + timing.confirm_pairs)
+        drawn = draw_pairs(plan.seed, plan.number, host, timing.planned_pairs)
         for pair in (pair for pair in pairs if pair.host == host):
             first = "control" if pair.control.block < pair.variant.block else "variant"
             if drawn[pair.number - 1][0] != first:
