@@ -1,0 +1,79 @@
+"""Durable steps: recorded once, errors and all, across a killed process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+from dbos import DBOS, DBOSConfiguredInstance
+from controller.model.errors import HostFailed
+from controller.workflow import engine
+
+folder = Path(sys.argv[1])
+
+
+def count(name):
+    with (folder / name).open("a") as file:
+        file.write("x")
+    return (folder / name).stat().st_size
+
+
+@DBOS.dbos_class()
+class Flow(DBOSConfiguredInstance):
+    @DBOS.workflow(name="flow")
+    def run(self, request):
+        first = engine.step("first", lambda: count("first"))
+        try:
+            engine.step("fails", self.fail)
+        except HostFailed as error:
+            failed = [error.what, error.where, error.next_step]
+        second = engine.step("second", self.second)
+        return {"first": first, "failed": failed, "second": second}
+
+    def fail(self):
+        count("fails")
+        raise HostFailed("it broke", where="web-1", next_step="mend it")
+
+    def second(self):
+        times = count("second")
+        if times == 1 and sys.argv[2] == "die":
+            os.kill(os.getpid(), 9)
+        return times
+
+
+flow = Flow("flow")
+with engine.launched(f"sqlite:///{folder}/state.db", "r-1"):
+    print(json.dumps(engine.start(flow.run, "r-1", {})()))
+"""
+
+
+def start(folder: Path, *, die: bool) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), "die" if die else "live"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def test_a_killed_workflow_goes_on_at_the_step_that_was_under_way(tmp_path: Path) -> None:
+    assert start(tmp_path, die=True).returncode == -signal.SIGKILL
+    finished = start(tmp_path, die=False)
+    assert json.loads(finished.stdout) == {"first": 1, "failed": ["it broke", "web-1", "mend it"], "second": 2}
+    # Recorded steps, the failed one too, were not carried out again.
+    assert [(tmp_path / name).read_text() for name in ("first", "fails", "second")] == ["x", "x", "xx"]
+
+
+def test_a_finished_workflow_is_only_read_again(tmp_path: Path) -> None:
+    first, again = start(tmp_path, die=False), start(tmp_path, die=False)
+    assert first.stdout == again.stdout != ""
+    assert (tmp_path / "second").read_text() == "x"

@@ -1,0 +1,77 @@
+"""What a run will do is fixed before it measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.model.experiment import Experiment, Request, Risk, Timing, Variant, Workload
+from controller.model.fleet import Fleet, FleetSettings, Host, Trials
+from controller.workflow.planning import design_of, draw_plan, estimate_seconds, new_run_id
+
+
+def experiment(name: str, *parameters: str, timing: Timing | None = None) -> Experiment:
+    return Experiment(
+        name=name,
+        question="Is it faster?",
+        why="because it might be",
+        risk=Risk(level="low", note="none known"),
+        sources=["a page"],
+        variants=[Variant(name=f"v{n}", parameters={parameter: 1}) for n, parameter in enumerate(parameters)],
+        workload=Workload(rate=50, requests=[Request(path="/")]),
+        timing=timing or Timing(),
+    )
+
+
+def fleet(hosts: int, *, per_trial: int = 0) -> Fleet:
+    return Fleet(
+        name="prod",
+        inventory=Path("inventory/prod"),
+        settings=FleetSettings(trials=Trials(hosts=per_trial)),
+        hosts=[
+            Host(name=f"web-{n}", address="127.0.0.1", key_file=Path("key"), known_hosts=Path("known"))
+            for n in range(1, hosts + 1)
+        ],
+    )
+
+
+def test_every_variant_becomes_a_trial_that_knows_how_many_there_are() -> None:
+    experiments = [experiment("one", "nginx_a", "nginx_b"), experiment("two", "nginx_c")]
+    plan = draw_plan("r-1", fleet(3), experiments, seed=7, created_at="2026-11-24T00:00:00Z")
+    assert [(trial.number, trial.experiment.name, trial.variant.name) for trial in plan.trials] == [
+        (1, "one", "v0"),
+        (2, "one", "v1"),
+        (3, "two", "v0"),
+    ]
+    assert {trial.variants_in_run for trial in plan.trials} == {3}
+    assert plan.trials[0].hosts == ["web-1", "web-2", "web-3"]
+
+
+def test_a_fleet_may_keep_hosts_out_of_its_trials() -> None:
+    plan = draw_plan("r-1", fleet(3, per_trial=2), [experiment("one", "nginx_a")], seed=7, created_at="now")
+    assert plan.trials[0].hosts == ["web-1", "web-2"]
+    assert plan.hosts == ["web-1", "web-2", "web-3"]
+
+
+def test_a_duet_is_chosen_unless_only_the_live_instance_would_show_the_effect() -> None:
+    assert design_of(one := experiment("one", "nginx_gzip_comp_level"), one.variants[0]) == "duet"
+    assert design_of(two := experiment("two", "nginx_reuseport"), two.variants[0]) == "switchback"
+
+
+def test_the_timing_of_the_experiment_wins_over_the_designs() -> None:
+    chosen = experiment("one", "nginx_a", timing=Timing(block_seconds=4.0))
+    trial = draw_plan("r-1", fleet(1), [chosen], seed=7, created_at="now").trials[0]
+    assert (trial.timing.block_seconds, trial.timing.burn_in_seconds) == (4.0, 0.1)
+
+
+def test_hosts_that_probe_together_shorten_a_trial() -> None:
+    one, three = (
+        estimate_seconds(draw_plan("r-1", fleet(n), [experiment("one", "nginx_a")], seed=7, created_at="now").trials[0])
+        for n in (1, 3)
+    )
+    assert three[1] < one[1]
+    assert one[0] < one[1]
+
+
+def test_a_run_id_tells_its_time() -> None:
+    assert new_run_id("2026-11-24T05:30:00Z", 1).startswith("r-20261124-053000-")
+    assert new_run_id("2026-11-24T05:30:00Z", 1) != new_run_id("2026-11-24T05:30:00Z", 2)
