@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from controller.adapters.files.fleet import load_fleet
-from controller.adapters.store import Store, database_url
-from controller.model.events import Observer
-from controller.model.project import Project
-from controller.workflow.context import RunContext, StopSignal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controller.model.events import Observer
+    from controller.model.project import Project
+    from controller.workflow.context import RunContext, StopSignal
 
 
 def add_fleet_argument(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,8 @@ def add_output_argument(parser: argparse.ArgumentParser) -> None:
 
 def find_project(args: argparse.Namespace) -> Project:
     """The project named by --project, else the one around the working folder. Raises BadInput."""
+    from controller.model.project import Project
+
     return Project.find(args.project or Path.cwd())
 
 
@@ -37,12 +40,19 @@ def utc_now() -> datetime:
 
 def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
     """Everything a workflow needs from outside. Raises BadInput."""
+    from controller.adapters.audit import AuditLog
+    from controller.adapters.files.fleet import load_fleet
+    from controller.adapters.store import Store, database_url
+    from controller.workflow.context import RunContext
+
     project = find_project(args)
     fleet = load_fleet(project, args.fleet)
+    store = Store(database_url(project))
     return RunContext(
         project=project,
         fleet=fleet,
-        store=Store(database_url(project)),
+        store=store,
+        audit=AuditLog(project, store),
         observer=observer,
         clock=utc_now,
     )

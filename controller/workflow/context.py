@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from controller.adapters.audit import AuditLog
 from controller.adapters.store import Store
 from controller.model.events import Observer
 from controller.model.fleet import Fleet
@@ -43,6 +45,7 @@ class RunContext:
     project: Project
     fleet: Fleet
     store: Store
+    audit: AuditLog
     observer: Observer
     clock: Callable[[], datetime]
     stop: StopSignal = field(default_factory=StopSignal)
@@ -53,3 +56,7 @@ class RunContext:
     def now(self) -> str:
         """The time in UTC, ISO 8601 to the second."""
         return self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def account(self, action: str, hosts: list[str], why: str, evidence: dict[str, Any] | None = None) -> None:
+        """Write one entry of the audit log. Raises HostFailed."""
+        self.audit.record(at=self.now(), action=action, fleet=self.fleet.name, hosts=hosts, why=why, evidence=evidence)

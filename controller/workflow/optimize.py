@@ -105,6 +105,9 @@ class Optimize(DBOSConfiguredInstance):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
         write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
+        context.account(
+            "optimize", plan.hosts, f"{len(plan.trials)} variants planned", {"run": plan.run_id, "seed": plan.seed}
+        )
         context.observer(StepStarted(text=f"plan recorded: {len(plan.trials)} variants, seed {plan.seed}"))
         document: JsonDict = json.loads(plan.model_dump_json())
         return document
@@ -115,6 +118,9 @@ class Optimize(DBOSConfiguredInstance):
         def restore() -> JsonDict:
             self._context.observer(StepStarted(text="putting the baseline back"))
             roll_back(self._context, baseline)
+            self._context.account(
+                "rollback", sorted(baseline), f"the run ended early: {message}", {"baseline": baseline}
+            )
             return {}
 
         try:

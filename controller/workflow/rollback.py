@@ -21,6 +21,7 @@ def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
     context.observer(StepStarted(text="rolling back to the confirmed baseline"))
     if baseline:
         roll_back(context, baseline)
+        context.account("rollback", sorted(baseline), "to the confirmed baseline", {"baseline": baseline})
     missing = {host.name for host in context.fleet.hosts} - set(baseline)
     if missing:
         reasons = "; ".join(f"{host}: {error.what}" for host, error in sorted(failures.items()))
@@ -62,6 +63,8 @@ def roll_back_to_run(context: RunContext, reference: str, *, before: bool) -> di
         raise HostFailed(error.what, where=error.where, next_step=error.next_step) from None
     verify_baseline(context.fleet, confirmed)
     _record(context, confirmed, plan.run_id)
+    why = f"to the parameters {'before' if before else 'after'} run {plan.run_id}"
+    context.account("rollback", hosts, why, {"run": plan.run_id, "baseline": confirmed})
     for host, configuration in confirmed.items():
         if host in wanted and wanted[host] != configuration:
             text = f"now on {configuration}, not {wanted[host]}: other settings of the inventory changed since that run"

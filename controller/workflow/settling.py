@@ -40,6 +40,18 @@ def settle(
         context.observer(StepStarted(text=f"trial {trial.number}: rolling back and verifying"))
         roll_back(context, baseline)
         text = "baseline restored and verified"
+    context.account(
+        "commit" if result.verdict == "KEEP" else "rollback",
+        sorted(baseline),
+        f"{result.experiment}/{result.variant}: {result.verdict} {result.reason}; {text}",
+        {
+            "run": run_id,
+            "trial": result.trial,
+            "evidence": result.evidence,
+            "pairs": result.pairs,
+            "baseline": baseline,
+        },
+    )
     result = result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
     context.observer(TrialSettled(trial=trial.number, text=text))
     return {"result": json.loads(result.model_dump_json()), "baseline": baseline, "stop": _stop(result)}

@@ -32,6 +32,14 @@ baselines = sa.Table(
     sa.Column("recorded_at", sa.String(40), nullable=False),
 )
 
+audit_heads = sa.Table(
+    "ratchet_audit_heads",
+    metadata,
+    sa.Column("log", sa.String(16), primary_key=True),
+    sa.Column("entries", sa.String(20), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+)
+
 
 def database_url(project: Project) -> str:
     """RATCHET_DATABASE_URL, or an SQLite file in the project's state folder (created, 0700)."""
@@ -109,6 +117,16 @@ class Store:
         return {
             row["host"]: Baseline(row["host"], row["configuration"], row["run_id"], row["recorded_at"]) for row in rows
         }
+
+    def record_audit_head(self, *, entries: int, digest: str) -> None:
+        """Remember how long the audit log is, and the hash of its last entry."""
+        self._upsert(audit_heads, {"log": "audit"}, {"entries": str(entries), "digest": digest})
+
+    def audit_head(self) -> tuple[int, str] | None:
+        """(entries, hash of the last) as recorded; None before the first entry."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(audit_heads.c.entries, audit_heads.c.digest)).first()
+        return None if row is None else (int(row[0]), str(row[1]))
 
     def close(self) -> None:
         self._engine.dispose()
