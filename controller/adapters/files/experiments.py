@@ -1,0 +1,89 @@
+"""Read experiments: `experiments/<name>/meta.json`, validated as model/experiment.py says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from controller.adapters.files.documents import Document, read_json
+from controller.adapters.files.suggestions import did_you_mean
+from controller.adapters.files.validation import validate
+from controller.model.errors import BadInput
+from controller.model.experiment import Experiment
+from controller.model.project import Project
+
+META = "meta.json"
+
+
+def experiment_names(project: Project) -> list[str]:
+    """Names of the project's experiments, sorted: the folders with a meta.json."""
+    folder = project.experiments
+    return sorted(entry.name for entry in folder.iterdir() if (entry / META).is_file()) if folder.is_dir() else []
+
+
+def load_experiments(project: Project, names: list[str] | None = None) -> list[Experiment]:
+    """The named experiments in the order given, each once; all of them, sorted by name, when `names` is None.
+
+    Raises BadInput with file, line and field.
+    """
+    known = experiment_names(project)
+    wanted = known if not names else list(dict.fromkeys(names))
+    if not wanted:
+        raise BadInput(
+            "there are no experiments", where=str(project.experiments), next_step="controller init DIR writes one"
+        )
+    for name in wanted:
+        if name not in known:
+            raise BadInput(
+                f"unknown experiment {name}",
+                where=str(project.experiments),
+                next_step=did_you_mean(name, known, what="experiment"),
+            )
+    return [read_experiment(project.experiments / name / META) for name in wanted]
+
+
+def read_experiment(path: Path) -> Experiment:
+    """One experiment. Raises BadInput with file, line, field and what was expected."""
+    document = read_json(path)
+    value = document.value
+    if isinstance(value, dict):
+        value = {"name": path.parent.name} | value
+        value.pop("$schema", None)
+    experiment = validate(Experiment, document, value=value)
+    if experiment.name != path.parent.name:
+        raise BadInput(
+            f"`name` is {experiment.name!r}, but the folder is {path.parent.name!r}",
+            where=document.where(("name",)),
+            next_step="give both the same name, or leave `name` out",
+        )
+    _check_variants(document, experiment)
+    _check_timing(document, experiment)
+    return experiment
+
+
+def _check_variants(document: Document, experiment: Experiment) -> None:
+    seen: dict[str, int] = {}
+    for index, variant in enumerate(experiment.variants):
+        if variant.name in seen:
+            raise BadInput(
+                f"two variants are called {variant.name!r}",
+                where=document.where(("variants", index, "name")),
+                next_step="a variant's name is what its verdict is told by: give each its own",
+            )
+        for earlier, at in seen.items():
+            if experiment.variants[at].parameters == variant.parameters:
+                raise BadInput(
+                    f"the variants {earlier!r} and {variant.name!r} set the same parameters",
+                    where=document.where(("variants", index, "parameters")),
+                    next_step="leave one of them out: it would only cost evidence",
+                )
+        seen[variant.name] = index
+
+
+def _check_timing(document: Document, experiment: Experiment) -> None:
+    timing = experiment.timing
+    if timing.minimum_pairs > timing.maximum_pairs:
+        raise BadInput(
+            f"`timing.minimum_pairs` ({timing.minimum_pairs}) is above `timing.maximum_pairs` ({timing.maximum_pairs})",
+            where=document.where(("timing", "minimum_pairs")),
+            next_step="raise the maximum or lower the minimum",
+        )
