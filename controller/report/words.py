@@ -1,0 +1,111 @@
+"""Plain words for numbers and reason codes: the terminal, the report and the dashboard say the same sentences."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from controller.model.experiment import Guardrails
+from controller.model.trial import Effect, ReasonCode, TrialResult
+
+METRIC_WORDS = {
+    "p50": "p50 latency",
+    "p90": "p90 latency",
+    "p95": "p95 latency",
+    "p99": "p99 latency",
+    "mean": "mean latency",
+    "cpu_per_request": "CPU time per request",
+}
+
+_SENTENCES: dict[str, str] = {
+    "proven-gain": "it is proven better, and fresh pairs confirmed it",
+    "futile": "a gain that would be worth keeping is implausible",
+    "undecided": "the pair limit was reached without proof of a gain",
+    "slower": "there is evidence that it makes requests slower",
+    "not-confirmed": "fresh pairs did not confirm the gain that was seen first",
+    "no-difference": "it renders to the configuration that is live already, so there is nothing to measure",
+    "guardrail-errors": "more of its requests failed than {error_rate} of them",
+    "guardrail-p99": "its slowest requests (p99) took more than {p99_ratio} the control's",
+    "guardrail-memory": "nginx took more than {memory_ratio} the control's memory",
+    "guardrail-open-files": "nginx held more than {open_files_ratio} the control's open files",
+    "guardrail-cpu": "nginx spent more than {cpu_ratio} the control's CPU time on a request",
+    "guardrail-body": "it answered with other content than the control",
+    "guardrail-missing-data": "data is missing, and no data never counts as a pass",
+    "measurement-invalid": "the evidence is damaged, or does not give the verdict that was reached live",
+    "rejected-by-nginx": "nginx refused the configuration",
+    "host-failed": "a host failed while it was measured",
+    "commit-failed": "it is proven better, but could not be committed on every host",
+    "interrupted": "the operator stopped the run",
+}
+# What a note adds that the sentence cannot know: nginx's own message, the host, the figures that broke a limit.
+_NOTE_TELLS_MORE = {"measurement-invalid", "rejected-by-nginx", "host-failed", "commit-failed", "not-confirmed"}
+NOTE_LENGTH = 240
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage without its sign: 0.382 is `38.2 %`; whole numbers from 100 % on."""
+    value = abs(fraction) * 100
+    return f"{value:.1f} %" if value < 100 else f"{value:,.0f} %"
+
+
+def effect_words(effect: Effect | None, objective: str) -> str:
+    """`p50 38.2 % lower (35.1 to 41.0 %)`; the parentheses hold the 95 % interval, in the direction of the estimate."""
+    if effect is None:
+        return f"{_metric(objective)} not measured"
+    better = effect.estimate >= 0
+    sign = 1 if better else -1
+    ends = sorted((sign * effect.low, sign * effect.high))
+    numbers = [f"{end * 100:.1f}" if abs(end) < 1 else f"{end * 100:.0f}" for end in ends]
+    direction = "lower" if better else "higher"
+    return f"{_metric(objective)} {percent(effect.estimate)} {direction} ({numbers[0]} to {numbers[1]} %)"
+
+
+def evidence_words(evidence: float, threshold: float) -> str:
+    """`143 of 100`: how much evidence for a gain there is, of how much is needed; `-` when nothing was judged."""
+    if threshold <= 0:
+        return "-"
+    return f"{compact(evidence)} of {compact(threshold)}"
+
+
+def compact(number: float) -> str:
+    """At most five characters for what is read at a glance: 0.03, 7.4, 143, 2.1e+09."""
+    if number >= 100_000:
+        return f"{number:.1e}"
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def reason_words(result: TrialResult, guardrails: Guardrails | None = None) -> str:
+    """One sentence that begins with its subject in lower case and has no full stop: why the verdict is what it is.
+
+    Args:
+        guardrails: the experiment's limits, so that the sentence can name them; without them it says `its limit`.
+    """
+    return sentence(result.reason, result.note, guardrails)
+
+
+def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None = None) -> str:
+    """`reason_words` for a code and its note."""
+    text = _SENTENCES[reason].format_map(_limits(guardrails))
+    first = note.strip().splitlines()[0].strip() if note.strip() else ""
+    if first and (reason in _NOTE_TELLS_MORE or reason.startswith("guardrail-")):
+        text += ": " + (first if len(first) <= NOTE_LENGTH else first[: NOTE_LENGTH - 3] + "...")
+    return text
+
+
+def _metric(objective: str) -> str:
+    return "CPU per request" if objective == "cpu_per_request" else objective
+
+
+def _limits(guardrails: Guardrails | None) -> dict[str, str]:
+    names = ("p99_ratio", "memory_ratio", "open_files_ratio", "cpu_ratio")
+    if guardrails is None:
+        return dict.fromkeys(names, "its limit over") | {"error_rate": "its limit"}
+    return {name: _times(getattr(guardrails, name)) for name in names} | {"error_rate": f"{guardrails.error_rate:.2%}"}
+
+
+def _times(ratio: float) -> str:
+    return {1.0: "once", 2.0: "twice"}.get(ratio, f"{ratio:g} times")
+
+
+def reason_codes() -> tuple[str, ...]:
+    """Every reason code there is, in the model's order."""
+    return get_args(ReasonCode)

@@ -1,0 +1,65 @@
+"""Numbers and reason codes in plain words."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.model.experiment import Guardrails
+from controller.model.trial import Effect
+from controller.report.words import (
+    compact,
+    effect_words,
+    evidence_words,
+    percent,
+    reason_codes,
+    sentence,
+)
+
+
+@pytest.mark.parametrize("code", reason_codes())
+def test_every_reason_code_is_one_plain_sentence(code: str) -> None:
+    for guardrails in (None, Guardrails()):
+        words = sentence(code, guardrails=guardrails)  # type: ignore[arg-type]
+        assert words
+        assert "{" not in words
+        assert not words.endswith(".")
+        assert "-" not in code or code not in words
+
+
+def test_a_reduction_reads_as_lower_with_its_interval() -> None:
+    assert effect_words(Effect(estimate=0.382, low=0.351, high=0.41), "p50") == "p50 38.2 % lower (35.1 to 41.0 %)"
+
+
+def test_harm_reads_as_higher_and_its_interval_follows_that_direction() -> None:
+    assert effect_words(Effect(estimate=-0.04, low=-0.09, high=0.01), "p99") == "p99 4.0 % higher (-1.0 to 9.0 %)"
+
+
+def test_nothing_measured_says_so() -> None:
+    assert effect_words(None, "cpu_per_request") == "CPU per request not measured"
+
+
+def test_a_guardrail_names_its_limit_when_it_is_known() -> None:
+    assert "more than twice the control's" in sentence("guardrail-p99", guardrails=Guardrails())
+    assert "more than 1.5 times the control's memory" in sentence("guardrail-memory", guardrails=Guardrails())
+    assert "0.10%" in sentence("guardrail-errors", guardrails=Guardrails())
+    assert "its limit" in sentence("guardrail-p99")
+
+
+def test_the_first_line_of_a_note_follows_where_it_tells_more() -> None:
+    note = 'unknown directive "gzpi" in nginx.conf:12\nsecond line'
+    assert sentence("rejected-by-nginx", note) == f"nginx refused the configuration: {note.splitlines()[0]}"
+    assert "second" not in sentence("host-failed", note)
+    assert sentence("futile", "whatever") == sentence("futile")
+
+
+def test_a_long_note_is_cut() -> None:
+    assert len(sentence("host-failed", "x" * 5000)) < 400
+
+
+def test_evidence_is_told_against_its_threshold() -> None:
+    assert evidence_words(143.4, 100) == "143 of 100"
+    assert evidence_words(0.0, 0.0) == "-"
+    assert compact(2.14e9) == "2.1e+09"
+    assert compact(0.031) == "0.031"
+    assert percent(-0.5) == "50.0 %"
+    assert percent(12.0) == "1,200 %"
