@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("controller.cli.show", "one run in full"),
     "verify": ("controller.cli.verify", "recompute a run's verdicts from its CSVs"),
     "rollback": ("controller.cli.rollback", "put a fleet back to its baseline, or to before a run"),
+    "runs": ("controller.cli.runs", "what is unfinished, and what to type"),
     "resume": ("controller.cli.resume", "finish or safely revert what a killed controller left"),
     "audit": ("controller.cli.audit", "who did what to which host; verify that the log is whole"),
     "experiments": ("controller.cli.experiments", "list or check experiments, print their schema"),
