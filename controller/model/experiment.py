@@ -112,6 +112,9 @@ class Experiment(Frozen):
     requires: dict[ParameterName, ParameterValue] = Field(
         default={}, description="parameters set in both arms, so that the question can be asked (an upstream, TLS)"
     )
+    allow_service_reduction: bool = Field(
+        default=False, description="permit parameters that gain by serving less, such as no access log"
+    )
     variants: list[Variant] = Field(min_length=1, max_length=32)
     workload: Workload
     objective: Objective = Objective()

@@ -18,6 +18,9 @@ from controller.model.fleet import Host
 from controller.model.trial import Judgement, Pair, TrialPlan
 from controller.workflow.context import RunContext
 
+# The probe's account has a forced command, which knows this one: there is no SFTP.
+READ_COMMAND = "/usr/local/bin/ratchet-agent read"
+
 
 class EvidenceInvalid(Exception):
     """The evidence is damaged, or does not give the verdict that was reached live; the trial is REVERTed."""
@@ -32,18 +35,15 @@ def pull(context: RunContext, run_id: str, plan: TrialPlan, ends: dict[str, dict
     folder = trial_directory(context.run_directory(run_id), plan.number)
     folder.mkdir(parents=True, exist_ok=True)
     for host in (host for host in context.fleet.hosts if host.name in plan.hosts):
-        try:
-            _pull_one(host, folder, ends[host.name])
-        except KeyError as error:
-            raise HostFailed(
-                f"the agent's end event lacks {error}", where=host.name, next_step="run playbooks/site.yml"
-            ) from None
+        if "csv" not in ends.get(host.name, {}):
+            raise HostFailed("the agent told of no CSV", where=host.name, next_step="run playbooks/site.yml")
+        _pull_one(host, folder, f"{run_id} {plan.number}")
 
 
-def _pull_one(host: Host, folder: Path, end: dict[str, Any]) -> None:
+def _pull_one(host: Host, folder: Path, trial: str) -> None:
     with connect(host, user=host.probe_user) as ssh:
-        ssh.fetch(end["csv"]["path"], folder / f"{host.name}.csv.gz")
-        ssh.fetch(end["sidecar"], folder / f"{host.name}.json")
+        ssh.download(f"{READ_COMMAND} {trial} csv", folder / f"{host.name}.csv.gz")
+        ssh.download(f"{READ_COMMAND} {trial} sidecar", folder / f"{host.name}.json")
 
 
 def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[Block]:

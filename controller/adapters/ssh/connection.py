@@ -1,0 +1,205 @@
+"""One authenticated connection to a host."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+
+from controller.adapters.files.atomic import replacing
+from controller.adapters.ssh.failures import UnknownHostKey, classify
+from controller.adapters.ssh.stream import Stream, chunks, exit_status
+from controller.model.errors import BadInput, HostFailed, Transient
+from controller.model.fleet import Host
+
+CONNECT_SECONDS = 8.0
+BANNER_SECONDS = 10.0
+AUTHENTICATION_SECONDS = 15.0
+CHANNEL_SECONDS = 15.0
+KEEPALIVE_SECONDS = 15
+# What was sent and not acknowledged for this long means that the host is cut off.
+UNACKNOWLEDGED_MS = 30_000
+BACKOFF_SECONDS = (0.5, 1.5)
+SEND_SECONDS = 10.0
+LARGEST_OUTPUT_BYTES = 16 << 20
+LARGEST_DOWNLOAD_BYTES = 1 << 30
+
+# What paramiko would still speak, for the sake of old servers. Debian 12's sshd speaks better.
+DISABLED_ALGORITHMS = {
+    "kex": ["diffie-hellman-group14-sha256"],
+    "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
+    "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
+}
+
+
+class Connection:
+    """Runs commands on one host."""
+
+    def __init__(self, client: paramiko.SSHClient, host: Host) -> None:
+        self._client = client
+        self._host = host
+
+    def run(self, command: str, timeout: float) -> tuple[int, str, str]:
+        """Run a command to its end within `timeout` seconds; returns (exit code, stdout, stderr).
+
+        Raises HostFailed when it takes longer, floods, or the connection breaks.
+        """
+        taken: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
+        with self._started(command) as channel:
+            channel.shutdown_write()
+            deadline = time.monotonic() + timeout
+            for source, data in chunks(channel, self._host.name, idle=timeout, deadline=deadline):
+                taken[source] += data
+                if len(taken[source]) > LARGEST_OUTPUT_BYTES:
+                    raise HostFailed("the command wrote more than 16 MiB", where=self._host.name)
+            status = exit_status(channel, self._host.name)
+        return status, taken["out"].decode(errors="replace"), taken["err"].decode(errors="replace")
+
+    @contextmanager
+    def stream(self, command: str) -> Iterator[Stream]:
+        """A command to talk with while it runs. Raises HostFailed."""
+        with self._started(command) as channel, Stream(channel, self._host.name) as stream:
+            yield stream
+
+    def download(self, command: str, local: Path, *, idle: float = 30.0, limit: int = LARGEST_DOWNLOAD_BYTES) -> None:
+        """Run a command and put what it writes to stdout into `local`, whole or not at all.
+
+        Args:
+            idle: the longest silence, in seconds.
+            limit: the largest file, in bytes.
+
+        Raises HostFailed when the command fails or floods, the connection breaks, or the disk here is full.
+        """
+        said, size = b"", 0
+        with replacing(local) as file, self._started(command) as channel:
+            channel.shutdown_write()
+            for source, data in chunks(channel, self._host.name, idle=idle, deadline=float("inf")):
+                if source == "err":
+                    said = (said + data)[-4096:]
+                    continue
+                size += len(data)
+                if size > limit:
+                    raise HostFailed(f"the command wrote more than {limit} bytes", where=self._host.name)
+                file.write(data)
+            status = exit_status(channel, self._host.name)
+            if status != 0:
+                reason = said.decode(errors="replace").strip() or "it gave no reason"
+                raise HostFailed(f"`{command}` ended with {status}: {reason}", where=self._host.name)
+
+    @contextmanager
+    def _started(self, command: str) -> Iterator[paramiko.Channel]:
+        transport = self._client.get_transport()
+        try:
+            if transport is None:
+                raise paramiko.SSHException("the connection is closed")
+            channel = transport.open_session(timeout=CHANNEL_SECONDS)
+            channel.settimeout(SEND_SECONDS)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise HostFailed(
+                f"the host does not start a command: {error or type(error).__name__}",
+                where=self._host.name,
+                next_step="is the host overloaded, or its account locked? controller status shows it",
+            ) from None
+        try:
+            yield channel
+        finally:
+            channel.close()
+
+
+@contextmanager
+def connect(
+    host: Host, user: str, *, attempts: int = len(BACKOFF_SECONDS) + 1, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Connection]:
+    """A connection as `user`, closed when the block ends. What may pass by itself is tried again, with backoff.
+
+    Raises:
+        HostFailed: unreachable, an unknown or another host key, the key refused; says which and what to do.
+        BadInput: the fleet's key or known_hosts cannot be read.
+    """
+    key = _load_key(host.key_file)
+    client = _connected(host, user, key, attempts=attempts, sleep=sleep)
+    try:
+        yield Connection(client, host)
+    finally:
+        client.close()
+
+
+def _connected(
+    host: Host, user: str, key: paramiko.PKey, *, attempts: int, sleep: Callable[[float], None]
+) -> paramiko.SSHClient:
+    for attempt in range(1, attempts + 1):
+        try:
+            return _connect_once(host, user, key)
+        except Transient as error:
+            if attempt == attempts:
+                raise HostFailed(
+                    f"{error.what} (tried {attempts} times)", where=error.where, next_step=error.next_step
+                ) from None
+            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1])
+    raise ValueError("attempts must be at least 1")
+
+
+def _connect_once(host: Host, user: str, key: paramiko.PKey) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    connection: socket.socket | None = None
+    try:
+        _load_known_hosts(client, host.known_hosts)
+        client.set_missing_host_key_policy(UnknownHostKey)
+        connection = socket.create_connection((host.address, host.port), timeout=CONNECT_SECONDS)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        client.connect(
+            host.address,
+            port=host.port,
+            username=user,
+            pkey=key,
+            sock=connection,
+            allow_agent=False,
+            look_for_keys=False,
+            timeout=CONNECT_SECONDS,
+            banner_timeout=BANNER_SECONDS,
+            auth_timeout=AUTHENTICATION_SECONDS,
+            channel_timeout=CHANNEL_SECONDS,
+            disabled_algorithms=DISABLED_ALGORITHMS,
+        )
+        transport = client.get_transport()
+        if transport is not None:
+            transport.set_keepalive(KEEPALIVE_SECONDS)
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        client.close()
+        if connection is not None:
+            connection.close()
+        raise classify(error, host, user) from None
+    except BadInput:
+        client.close()
+        raise
+    return client
+
+
+def _load_key(path: Path) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(path)
+    except paramiko.PasswordRequiredException:
+        what, step = "the SSH key has a passphrase", f"give the fleet a key of its own: ssh-keygen -p -f {path}"
+    except FileNotFoundError:
+        what, step = "the SSH key is missing", "controller provision writes it; a static fleet names it in hosts.yml"
+    except (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
+        what, step = f"the SSH key cannot be read: {error}", "it must be an OpenSSH private key of this user (0600)"
+    raise BadInput(what, where=str(path), next_step=step)
+
+
+def _load_known_hosts(client: paramiko.SSHClient, path: Path) -> None:
+    try:
+        client.load_host_keys(str(path))
+    except FileNotFoundError:
+        what = "there is no known_hosts: no host key is trusted"
+    except Exception as error:  # paramiko lets errors of base64 and of the key's own parser through
+        what = f"known_hosts cannot be read: {error}"
+    else:
+        return
+    raise BadInput(what, where=str(path), next_step="one line a host: ADDRESS ssh-ed25519 AAAA...")

@@ -1,0 +1,76 @@
+"""Why a connection could not be made, and what the operator should do about it."""
+
+from __future__ import annotations
+
+import socket
+
+import paramiko
+
+from controller.model.errors import HostFailed, RatchetError, Transient
+from controller.model.fleet import Host
+
+
+class HostKeyUnknown(paramiko.SSHException):
+    """The host's key is not in known_hosts."""
+
+    def __init__(self, key: paramiko.PKey) -> None:
+        super().__init__("unknown host key")
+        self.key = key
+
+
+class UnknownHostKey(paramiko.MissingHostKeyPolicy):
+    """Trusts nobody on first use."""
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
+        raise HostKeyUnknown(key)
+
+
+def classify(error: Exception, host: Host, user: str) -> RatchetError:
+    """Transient for what may pass by itself, HostFailed for what will not."""
+    place = f"{host.name} ({host.address} port {host.port})"
+    if isinstance(error, HostKeyUnknown):
+        return HostFailed(
+            f"its host key {error.key.fingerprint} is not in known_hosts",
+            where=place,
+            next_step="compare it with the host's console (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is "
+            f"the same, add `{host.address} {error.key.get_name()} {error.key.get_base64()}` to {host.known_hosts}",
+        )
+    if isinstance(error, paramiko.BadHostKeyException):
+        return HostFailed(
+            f"WRONG HOST KEY: it shows {error.key.fingerprint}, known_hosts has {error.expected_key.fingerprint}; "
+            "somebody may be in between, or the host was set up anew",
+            where=place,
+            next_step=f"find out which; only if it was set up anew, replace its line in {host.known_hosts}",
+        )
+    if isinstance(error, paramiko.IncompatiblePeer):
+        return HostFailed(
+            f"its SSH server speaks no algorithm that is safe enough: {error}",
+            where=place,
+            next_step="update the host's openssh-server",
+        )
+    if isinstance(error, paramiko.AuthenticationException) and "timeout" not in str(error).lower():
+        return HostFailed(
+            f"it refuses the key {host.key_file} for user {user}",
+            where=place,
+            next_step="set the host up (playbooks/site.yml authorises the key), or name the right key in hosts.yml",
+        )
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        return HostFailed(
+            f"its address cannot be resolved: {error.strerror}",
+            where=place,
+            next_step="mend ansible_host in hosts.yml",
+        )
+    return Transient(
+        f"unreachable over SSH: {_reason(error)}",
+        where=place,
+        next_step="is the host up, its address right, and port 22 open for this machine?",
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    text = getattr(error, "strerror", None) or str(error)
+    if "banner" in text:
+        return "it accepts connections, but its SSH server does not answer"
+    return text or "it closed the connection"
