@@ -1,0 +1,130 @@
+"""The rule on gains alone: search for proof, then confirm it on fresh pairs (why: docs/decision.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from controller.judge.evidence import SignProcess, estimate, log_gain
+from controller.model.trial import ReasonCode, TrialPlan
+
+# What one variant must prove even when it is the only one: at most one false KEEP in a hundred trials.
+LEAST_THRESHOLD = 100.0
+# Giving up early costs no promise, only a chance: one in twenty at worst.
+FUTILE = 20.0
+SLOWER = 20.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the decision depends on beside the gains.
+
+    Args:
+        threshold: the evidence that proves a gain: `max(100, m/alpha)`, m the variants of the run.
+        least_gain: the minimum effect as a gain, `-ln(1 - effect)`.
+    """
+
+    threshold: float
+    least_gain: float
+    minimum_pairs: int
+    maximum_pairs: int
+    confirm_pairs: int
+
+    @classmethod
+    def of(cls, plan: TrialPlan) -> Rule:
+        return cls(
+            threshold=max(LEAST_THRESHOLD, plan.variants_in_run / plan.alpha),
+            least_gain=log_gain(plan.experiment.objective.minimum_effect),
+            minimum_pairs=plan.timing.minimum_pairs,
+            maximum_pairs=plan.timing.maximum_pairs,
+            confirm_pairs=plan.timing.confirm_pairs,
+        )
+
+    @property
+    def fewest_pairs(self) -> int:
+        """The fewest pairs that can prove a gain: each at most doubles the evidence."""
+        return max(self.minimum_pairs, math.ceil(math.log2(self.threshold)))
+
+    @property
+    def planned_pairs(self) -> int:
+        return self.maximum_pairs + self.confirm_pairs
+
+    def fresh_pairs(self, proven_after: int, pairs: int) -> int:
+        """How many fresh pairs confirm a gain that took `proven_after` gains to prove, within the schedule's rest.
+
+        A large gain is proven by the fewest pairs, and `confirm_pairs` are plenty. A gain that took longer drowns in
+        noise at that number, so every further pair of the search is matched by one of the confirmation: its estimate
+        is then as sharp as the one that it checks. The number is fixed before the first fresh pair.
+        """
+        wanted = self.confirm_pairs + max(0, proven_after - self.fewest_pairs)
+        return min(wanted, self.planned_pairs - pairs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gains so far say."""
+
+    action: Literal["continue", "confirm", "keep", "revert"]
+    reason: ReasonCode | None
+    note: str
+
+
+class Decision:
+    """Folds the gains of one trial. Evidence and `searched` stand still once the confirmation has begun."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.pairs = 0
+        self.searched: list[float] = []
+        self.fresh: list[float] = []
+        self.better = SignProcess()
+        self.slower = SignProcess()
+        self._futile = SignProcess()
+        self._fresh_wanted = 0
+
+    @property
+    def confirming(self) -> bool:
+        return self._fresh_wanted > 0
+
+    def add(self, gain: float | None) -> Outcome:
+        """Fold one more pair; None for an invalid one, which counts towards the limit only."""
+        self.pairs += 1
+        if gain is not None:
+            self.slower.add(-gain)
+            if self.confirming:
+                self.fresh.append(gain)
+            else:
+                self.searched.append(gain)
+                self.better.add(gain)
+                self._futile.add(self.rule.least_gain - gain)
+        if _reached(self.slower, SLOWER):
+            return Outcome("revert", "slower", f"evidence {self.slower.value:.3g} that the variant is slower")
+        return self._confirm() if self.confirming else self._search()
+
+    def _search(self) -> Outcome:
+        rule = self.rule
+        proven = len(self.searched) >= rule.minimum_pairs and _reached(self.better, rule.threshold)
+        if proven and estimate(self.searched) >= rule.least_gain:
+            self._fresh_wanted = rule.fresh_pairs(len(self.searched), self.pairs)
+            return Outcome("confirm", None, f"proven; {self._fresh_wanted} fresh pairs to confirm it")
+        small = "a gain is proven, but smaller than the minimum effect" if proven else ""
+        if _reached(self._futile, FUTILE):
+            return Outcome("revert", "futile", small or "a gain of the minimum effect is implausible")
+        if self.pairs >= rule.maximum_pairs:
+            return Outcome("revert", "undecided", small or f"not proven within {rule.maximum_pairs} pairs")
+        return Outcome("continue", None, small)
+
+    def _confirm(self) -> Outcome:
+        wanted = self._fresh_wanted
+        if len(self.fresh) >= wanted:
+            if estimate(self.fresh) >= self.rule.least_gain:
+                return Outcome("keep", "proven-gain", f"confirmed by {wanted} fresh pairs")
+            return Outcome("revert", "not-confirmed", f"{wanted} fresh pairs did not hold the minimum effect")
+        if self.pairs >= self.rule.planned_pairs:
+            return Outcome("revert", "undecided", f"the schedule ended with {len(self.fresh)} of {wanted} fresh pairs")
+        return Outcome("confirm", None, f"fresh pair {len(self.fresh)} of {wanted}")
+
+
+def _reached(process: SignProcess, threshold: float) -> bool:
+    return process.log_value >= math.log(threshold)

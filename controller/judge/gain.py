@@ -1,0 +1,44 @@
+"""What one pair says: its gain `g = ln(control / variant)`, positive when the variant is better."""
+
+from __future__ import annotations
+
+import math
+
+from controller.model.blocks import Block
+from controller.model.experiment import Design, Metric
+from controller.model.trial import Pair
+
+# A figure of zero microseconds is below what the probe can tell; its logarithm would be none.
+SMALLEST_US = 1.0
+
+
+def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
+    """The pair's gain; None when a block does not tell the metric.
+
+    A duet compares p50 request by request (`paired_gain`), which cancels what both arms lived through.
+    """
+    if metric == "p50" and design == "duet":
+        told = pair.control.paired_gain
+        return told if told is not None and told == pair.variant.paired_gain and math.isfinite(told) else None
+    control, variant = _figure(pair.control, metric), _figure(pair.variant, metric)
+    if control is None or variant is None:
+        return None
+    return log_ratio(control, variant)
+
+
+def log_ratio(control: float, variant: float) -> float:
+    """`ln(control / variant)` of two figures in microseconds."""
+    return math.log(max(control, SMALLEST_US)) - math.log(max(variant, SMALLEST_US))
+
+
+def _figure(block: Block, metric: Metric) -> float | None:
+    figures: dict[Metric, float | None] = {
+        "p50": block.p50_us,
+        "p90": block.p90_us,
+        "p95": block.p95_us,
+        "p99": block.p99_us,
+        "mean": block.mean_us,
+        "cpu_per_request": block.metrics.cpu_us_per_request,
+    }
+    figure = figures[metric]
+    return figure if figure is not None and math.isfinite(figure) and figure >= 0 else None

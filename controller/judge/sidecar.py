@@ -1,0 +1,165 @@
+"""The sidecar of a trial's CSV, read strictly: every complaint names the field (docs/csv.md)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from controller.judge.schedule import draw_pairs
+from controller.model.blocks import Arm, Block
+from controller.model.experiment import Design, Frozen, Workload
+
+_Model = TypeVar("_Model", bound=Frozen)
+_MOST_PAIRS = 100_000
+# The agent refuses a slower one.
+_SLOWEST_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What the sidecar says that rows are checked against.
+
+    Args:
+        expected_statuses: by position in the mix's cycle: the status that the request asks for.
+        offsets: by pair: where its first request stands in the cycle.
+        rows, size, sha256: of the uncompressed CSV.
+    """
+
+    host: str
+    trial: int
+    design: Design
+    arms: dict[Arm, str]
+    workload: Workload
+    seed: int
+    pairs: list[tuple[Arm, Arm]]
+    counted: int
+    burn_in: int
+    interval_ns: int
+    lag_limit_us: int
+    expected_statuses: list[int]
+    offsets: list[int]
+    blocks: list[Block]
+    rows: int
+    size: int
+    sha256: str
+
+    @property
+    def timeout_us(self) -> int:
+        return self.workload.timeout_ms * 1000
+
+
+class _Fields:
+    """Reads one JSON object of the sidecar."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected an object")
+        self._values: dict[str, Any] = value
+        self._where = where
+
+    def wrong(self, name: str, text: str) -> ValueError:
+        return ValueError(f"{self._where}.{name}: {text}")
+
+    def value(self, name: str) -> object:
+        if name not in self._values:
+            raise self.wrong(name, "missing")
+        return self._values[name]
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        value = self.value(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.wrong(name, f"expected an integer from {low} to {high}")
+        return value
+
+    def number(self, name: str, high: float) -> float:
+        value = self.value(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= high:
+            raise self.wrong(name, f"expected a number from 0 to {high:g}")
+        return float(value)
+
+    def text(self, name: str) -> str:
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise self.wrong(name, "expected text")
+        return value
+
+    def items(self, name: str) -> list[Any]:
+        value = self.value(name)
+        if not isinstance(value, list):
+            raise self.wrong(name, "expected a list")
+        return value
+
+    def integers(self, name: str, below: int) -> list[int]:
+        values = self.items(name)
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
+                raise self.wrong(name, f"expected integers from 0 to {below - 1}")
+        return values
+
+
+def read_sidecar(document: object) -> Sidecar:
+    """The sidecar of a sealed trial. Raises ValueError with the field at fault."""
+    fields = _Fields(document, "sidecar")
+    if fields.value("format") != 1:
+        raise fields.wrong("format", "expected 1: this sidecar was written by another version of the agent")
+    if fields.value("complete") is not True:
+        raise fields.wrong("complete", "the trial was never sealed; its evidence is not whole")
+    design = fields.value("design")
+    if design not in ("duet", "switchback"):
+        raise fields.wrong("design", "expected duet or switchback")
+    workload = _model(Workload, fields.value("workload"), "sidecar.workload")
+    if workload.rate < _SLOWEST_RATE:
+        raise fields.wrong("workload.rate", f"expected at least {_SLOWEST_RATE:g} a second")
+    arms = _Fields(fields.value("arms"), "sidecar.arms")
+    host, trial = fields.text("host"), fields.integer("trial", 1, 10**9)
+    schedule = _Fields(fields.value("schedule"), "sidecar.schedule")
+    seed = schedule.integer("seed", -(2**63), 2**64)
+    planned = schedule.items("pairs")
+    if len(planned) > _MOST_PAIRS:
+        raise schedule.wrong("pairs", f"more than {_MOST_PAIRS} pairs")
+    drawn = draw_pairs(seed, trial, host, len(planned))
+    for number, (given, expected) in enumerate(zip(planned, drawn, strict=True), 1):
+        if given != list(expected):
+            raise schedule.wrong("pairs", f"pair {number} is not in the order that seed, trial and host give")
+    interval_ns = schedule.integer("interval_ns", 1, 10**12)
+    if interval_ns != round(1e9 / workload.rate):
+        raise schedule.wrong("interval_ns", f"{interval_ns} is not the interval of {workload.rate:g} requests a second")
+    mix = _Fields(schedule.value("mix"), "sidecar.schedule.mix")
+    cycle = mix.integers("cycle", len(workload.requests))
+    if not cycle:
+        raise mix.wrong("cycle", "empty")
+    offsets = mix.integers("offsets", len(cycle))
+    if len(offsets) != len(planned):
+        raise mix.wrong("offsets", f"expected one a pair, {len(planned)}, got {len(offsets)}")
+    csv = _Fields(fields.value("csv"), "sidecar.csv")
+    return Sidecar(
+        host=host,
+        trial=trial,
+        design="duet" if design == "duet" else "switchback",
+        arms={"control": arms.text("control"), "variant": arms.text("variant")},
+        workload=workload,
+        seed=seed,
+        pairs=drawn,
+        counted=max(1, round(workload.rate * schedule.number("block_seconds", 3600))),
+        burn_in=math.ceil(workload.rate * schedule.number("burn_in_seconds", 3600)),
+        interval_ns=interval_ns,
+        lag_limit_us=schedule.integer("lag_limit_us", 0, 10**9),
+        expected_statuses=[workload.requests[request].expect_status for request in cycle],
+        offsets=offsets,
+        blocks=[_model(Block, value, f"sidecar.blocks[{index}]") for index, value in enumerate(fields.items("blocks"))],
+        rows=csv.integer("rows", 0, 10**12),
+        size=csv.integer("bytes", 0, 10**15),
+        sha256=csv.text("sha256"),
+    )
+
+
+def _model(model: type[_Model], value: object, where: str) -> _Model:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *(str(part) for part in first["loc"])])
+        raise ValueError(f"{place}: {first['msg']}") from None

@@ -1,0 +1,227 @@
+"""Recompute the blocks of a trial from its rows: what anyone can repeat with docs/csv.md in hand.
+
+Nothing is repaired. Whatever is missing, doubled, out of order, edited or at odds with the sidecar is a ValueError, and
+the trial counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from controller.judge.rows import Row, read_rows, wrong
+from controller.judge.schedule import draw_slots
+from controller.judge.sidecar import Sidecar, read_sidecar
+from controller.model.blocks import Arm, Block
+
+_LETTERS: dict[Arm, str] = {"control": "c", "variant": "v"}
+# A block starts at a whole microsecond of no clock: due times may be rounded either way.
+_ROUNDING_US = 1.0
+_RATE_KEPT = 0.99
+
+
+def recompute(csv_text: str, sidecar: object) -> list[Block]:
+    """Every block of one host and trial, in order of its number, recomputed from the rows.
+
+    Side metrics, body hashes, times of day and the switch are the sidecar's: rows do not hold them.
+
+    Args:
+        csv_text: the uncompressed CSV.
+        sidecar: its parsed JSON sidecar.
+
+    Raises:
+        ValueError: the evidence is damaged; the text names the CSV's line and field, or the sidecar's field.
+    """
+    told = read_sidecar(sidecar)
+    groups = _by_block(csv_text, told)
+    if len(groups) != len(told.blocks):
+        raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but the CSV has {len(groups)}")
+    blocks = [_check_block(block, group, told) for block, group in zip(told.blocks, groups, strict=True)]
+    for index in range(0, len(blocks), 2):
+        _check_pair(blocks[index : index + 2], groups[index : index + 2], told)
+    _check_whole(csv_text, sum(map(len, groups)), told)
+    return blocks
+
+
+def _check_whole(csv_text: str, rows: int, told: Sidecar) -> None:
+    raw = csv_text.encode("utf-8", errors="surrogatepass")
+    for name, recorded, found in (
+        ("rows", told.rows, rows),
+        ("bytes", told.size, len(raw)),
+        ("sha256", told.sha256, hashlib.sha256(raw).hexdigest()),
+    ):
+        if recorded != found:
+            raise ValueError(f"sidecar.csv.{name}: {recorded}, but the CSV has {found}")
+
+
+# --- rows into blocks, in exactly the order of the schedule -----------------------------------------------------------
+
+
+def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
+    """The rows of each block. Raises ValueError at the first row that is not the next one of the schedule."""
+    rows = read_rows(csv_text, told.timeout_us)
+    groups: list[list[Row]] = []
+    for pair, order in enumerate(told.pairs, 1):
+        two: list[list[Row]] = [[], []]
+        places = _duet_places(told, pair) if told.design == "duet" else _switchback_places(told)
+        end = 1
+        for place, seq, due_us in places:
+            row = next(rows, None)
+            if row is None:
+                # A switchback may stop between the two blocks of a pair.
+                if seq == 0 and (told.design == "switchback" or not any(two)):
+                    break
+                raise wrong(end + 1, "seq", f"the CSV ends within block {2 * pair - 1 + place}: it is truncated")
+            _check_place(row, pair=pair, block=2 * pair - 1 + place, arm=order[place], seq=seq, due_us=due_us)
+            _check_status(row, told)
+            two[place].append(row)
+            end = row.line
+        groups.extend(group for group in two if group)
+        if not all(two):
+            break
+    extra = next(rows, None)
+    if extra is not None:
+        raise wrong(extra.line, "pair", "a row after the last one of the schedule")
+    return groups
+
+
+def _switchback_places(told: Sidecar) -> Iterator[tuple[int, int, float]]:
+    """(place of the block in its pair, seq, when due in microseconds) of a pair's rows, in order."""
+    for place in (0, 1):
+        for seq in range(told.burn_in + told.counted):
+            yield place, seq, (seq - told.burn_in) * told.interval_ns / 1000
+
+
+def _duet_places(told: Sidecar, pair: int) -> Iterator[tuple[int, int, float]]:
+    slots = draw_slots(told.seed, told.trial, told.host, pair)
+    for seq, b_first in zip(range(told.burn_in + told.counted), slots, strict=False):
+        due_us = (seq - told.burn_in) * told.interval_ns / 1000
+        yield int(b_first), seq, due_us
+        yield 1 - int(b_first), seq, due_us + told.interval_ns / 2000
+
+
+def _check_place(row: Row, *, pair: int, block: int, arm: Arm, seq: int, due_us: float) -> None:
+    for field, found, expected in (
+        ("pair", row.pair, pair),
+        ("block", row.block, block),
+        ("arm", row.arm, _LETTERS[arm]),
+        ("seq", row.seq, seq),
+    ):
+        if found != expected:
+            raise wrong(row.line, field, f"{found}, where the schedule has {expected}: missing, doubled or moved rows")
+    if abs(row.intended_us - due_us) > _ROUNDING_US:
+        raise wrong(
+            row.line, "intended_us", f"{row.intended_us}, but request {seq} of the block was due at {due_us:.1f}"
+        )
+    if (row.intended_us < 0) != (due_us < 0):
+        raise wrong(row.line, "intended_us", f"{row.intended_us} is on the wrong side of the burn-in's end")
+
+
+def _check_status(row: Row, told: Sidecar) -> None:
+    expected = told.expected_statuses[(told.offsets[row.pair - 1] + row.seq) % len(told.expected_statuses)]
+    if row.error in {"", "status"} and (row.status == expected) != (row.error == ""):
+        raise wrong(row.line, "status", f"{row.status} with error {row.error!r}, where {expected} was asked for")
+
+
+# --- a block's figures ------------------------------------------------------------------------------------------------
+
+
+def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
+    """The sidecar's block, once every figure that rows give is what it says."""
+    counted = [row for row in rows if row.intended_us >= 0]
+    place = f"block {rows[0].block}"
+    arm: Arm = "control" if rows[0].arm == "c" else "variant"
+    figures: dict[str, object] = {
+        "pair": rows[0].pair,
+        "block": rows[0].block,
+        "arm": arm,
+        "configuration": told.arms[arm],
+        **_figures(counted),
+    }
+    if told.design == "switchback":
+        figures |= {"achieved_rate": round(_achieved(counted, told.workload.rate), 2), "paired_gain": None}
+    _compare(block, figures, place)
+    return block
+
+
+def _figures(rows: Sequence[Row]) -> dict[str, object]:
+    objectives = sorted(row.objective_us for row in rows)
+    return {
+        "requests": len(rows),
+        "errors": sum(row.error != "" for row in rows),
+        "error_classes": dict(Counter(row.error for row in rows if row.error)),
+        "statuses": {str(status): count for status, count in Counter(row.status for row in rows if row.status).items()},
+        "p50_us": _nearest_rank(objectives, 50),
+        "p90_us": _nearest_rank(objectives, 90),
+        "p95_us": _nearest_rank(objectives, 95),
+        "p99_us": _nearest_rank(objectives, 99),
+        "mean_us": round(sum(objectives) / len(rows), 1),
+        "user_p99_us": _nearest_rank(sorted(row.latency_us for row in rows), 99),
+        "lag_p99_us": _nearest_rank(sorted(row.lag_us for row in rows), 99),
+        "bytes": sum(row.size for row in rows),
+    }
+
+
+def _nearest_rank(ordered: Sequence[int], percent: int) -> int:
+    return ordered[(len(ordered) * percent + 99) // 100 - 1]
+
+
+def _achieved(rows: Sequence[Row], rate: float) -> float:
+    """Requests a second that the probe really took up, against a schedule of `rate`."""
+    first = min(row.intended_us for row in rows)
+    last = max(row.intended_us + row.lag_us for row in rows)
+    return len(rows) * 1_000_000 / (last - first + 1_000_000 / rate)
+
+
+def paired_gain(control: Sequence[Row], variant: Sequence[Row]) -> float:
+    """The median of ln(control / variant) over a duet's slots, to six decimals; the rows stand in order of `seq`."""
+    ratios = sorted(
+        math.log(max(c.objective_us, 1) / max(v.objective_us, 1)) for c, v in zip(control, variant, strict=True)
+    )
+    middle = len(ratios) // 2
+    median = ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
+    return round(median, 6)
+
+
+def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: Sidecar) -> None:
+    """What the two blocks of a pair have together, and whether each was rightly called valid."""
+    counted = [[row for row in rows if row.intended_us >= 0] for rows in groups]
+    rate = told.workload.rate
+    if told.design == "duet":
+        arms = dict(zip((block.arm for block in blocks), counted, strict=True))
+        both = list(itertools.chain.from_iterable(counted))
+        achieved = [_achieved(both, 2 * rate) / 2] * 2
+        together = {
+            "paired_gain": paired_gain(arms["control"], arms["variant"]),
+            "achieved_rate": round(achieved[0], 2),
+        }
+        for block in blocks:
+            _compare(block, together, f"block {block.block}")
+    else:
+        achieved = [_achieved(rows, rate) for rows in counted]
+    for block, kept, all_rows, rows in zip(blocks, achieved, groups, counted, strict=True):
+        _check_validity(block, kept, all_rows, rows, told)
+
+
+def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows: Sequence[Row], told: Sidecar) -> None:
+    """A block that broke the rules may not count, and one that kept them may not be left out."""
+    local = any(row.error == "local" for row in rows)
+    broken = achieved < _RATE_KEPT * told.workload.rate or block.lag_p99_us > told.lag_limit_us or local
+    if block.valid and broken:
+        raise ValueError(
+            f"block {block.block}: called valid, but its rows show that the probe did not keep its schedule"
+        )
+    # The one reason that rows do not show is a clock that was set: such a block has no kernel stamps at all.
+    excused = not any(row.stamped for row in all_rows) or any(row.error == "local" for row in all_rows)
+    if not block.valid and not broken and not excused:
+        raise ValueError(f"block {block.block}: called invalid ({block.invalid_reason}), but its rows keep every rule")
+
+
+def _compare(block: Block, figures: Mapping[str, object], place: str) -> None:
+    for name, computed in figures.items():
+        said = getattr(block, name)
+        if said != computed:
+            raise ValueError(f"{place}, {name}: the sidecar says {said}, the rows give {computed}")
