@@ -16,6 +16,7 @@ ReasonCode = Literal[
     "undecided",  # the pair limit was reached
     "slower",  # ABORT: evidence of harm
     "not-confirmed",  # the fresh pairs did not hold the gain
+    "worse-live",  # proven on shadow instances, but the live instance got slower
     "no-difference",  # the variant renders to the baseline's configuration
     "guardrail-errors",
     "guardrail-p99",
@@ -107,6 +108,20 @@ class Judgement(Frozen):
     confirmed_effect: Effect | None = None
 
 
+class LiveCheck(Frozen):
+    """What a short switchback of the live instance said about a variant that a duet had proven.
+
+    It cannot prove a small gain; it shows that the variant does no harm there.
+    """
+
+    passed: bool
+    reason: ReasonCode | None = None
+    note: str = ""
+    effect: Effect | None = None
+    pairs: int
+    sequence: list[str] = []
+
+
 class TrialResult(Frozen):
     """The verdict with its evidence; one element of `trials` in verdict.json."""
 
@@ -118,8 +133,10 @@ class TrialResult(Frozen):
     reason: ReasonCode
     note: str = ""
     objective: str
+    design: Design
     effect: Effect | None
     confirmed_effect: Effect | None
+    live: LiveCheck | None = Field(default=None, description="None: not proven, or measured on the live instance")
     evidence: float
     threshold: float
     pairs: int

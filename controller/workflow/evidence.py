@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from controller.model.errors import HostFailed, RatchetError
 from controller.model.fleet import Host
 from controller.model.trial import Judgement, Pair, TrialPlan
 from controller.workflow.context import RunContext
+from controller.workflow.hosts import on_each_host
 
 # The probe's account has a forced command, which knows this one: there is no SFTP.
 READ_COMMAND = "/usr/local/bin/ratchet-agent read"
@@ -30,14 +32,21 @@ def trial_directory(run_directory: Path, number: int) -> Path:
     return run_directory / "trials" / str(number)
 
 
-def pull(context: RunContext, run_id: str, plan: TrialPlan, ends: dict[str, dict[str, Any]]) -> None:
-    """Fetch each host's CSV and sidecar into `runs/<run>/trials/<n>/`. Raises HostFailed."""
-    folder = trial_directory(context.run_directory(run_id), plan.number)
+def live_directory(run_directory: Path, number: int) -> Path:
+    """Where the evidence of a trial's live check is."""
+    return trial_directory(run_directory, number) / "live"
+
+
+def pull(context: RunContext, run_id: str, plan: TrialPlan, ends: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Fetch each host's CSV and sidecar into `folder`. Raises HostFailed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for host in (host for host in context.fleet.hosts if host.name in plan.hosts):
+    hosts = [host for host in context.fleet.hosts if host.name in plan.hosts]
+    for host in hosts:
         if "csv" not in ends.get(host.name, {}):
             raise HostFailed("the agent told of no CSV", where=host.name, next_step="run playbooks/site.yml")
-        _pull_one(host, folder, f"{run_id} {plan.number}")
+    _, failures = on_each_host(hosts, lambda host: _pull_one(host, folder, f"{run_id} {plan.number}"))
+    for error in failures.values():
+        raise error
 
 
 def _pull_one(host: Host, folder: Path, trial: str) -> None:
@@ -85,7 +94,11 @@ def pairs_in_order(blocks: dict[str, list[Block]], sequence: list[str]) -> list[
 
 
 def judge_again(
-    plan: TrialPlan, folder: Path, sequence: list[str], ends: dict[str, dict[str, Any]] | None
+    plan: TrialPlan,
+    folder: Path,
+    sequence: list[str],
+    ends: dict[str, dict[str, Any]] | None,
+    judge: Callable[[TrialPlan, list[Pair]], Judgement] = judge_trial,
 ) -> tuple[Judgement, list[Pair]]:
     """Recompute the judgement from the CSVs. Raises EvidenceInvalid."""
     blocks = {
@@ -95,7 +108,7 @@ def judge_again(
         _check_arms(plan, host, found)
     pairs = pairs_in_order(blocks, sequence)
     try:
-        return judge_trial(plan, pairs), pairs
+        return judge(plan, pairs), pairs
     except ValueError as error:
         raise EvidenceInvalid(str(error)) from None
 

@@ -126,11 +126,11 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
 class Probing:
     """Runs the agents of one trial and folds their blocks into the judge."""
 
-    def __init__(self, plan: TrialPlan, run_id: str, context: RunContext) -> None:
+    def __init__(self, plan: TrialPlan, run_id: str, context: RunContext, judge: Judge) -> None:
         self._plan = plan
         self._run_id = run_id
         self._context = context
-        self._judge = Judge(plan)
+        self._judge = judge
         self._observation = Observation()
         self._half: dict[str, Block] = {}
         self._started = 0.0

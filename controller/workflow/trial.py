@@ -7,12 +7,14 @@ import time
 from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
+from controller.judge.verdict import Judge
 from controller.model.errors import Interrupted, RatchetError
 from controller.model.events import StepStarted, TrialEnded, TrialStarted
 from controller.model.run import RunPlan
-from controller.model.trial import Effect, Judgement, Pair, ReasonCode, TrialPlan, TrialResult
+from controller.model.trial import Effect, Judgement, LiveCheck, Pair, ReasonCode, TrialPlan, TrialResult
 from controller.workflow import evidence, staging
 from controller.workflow.context import RunContext
+from controller.workflow.live_check import check_live
 from controller.workflow.probing import Observation, Probing
 
 
@@ -39,8 +41,19 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials)))
-    observation = Probing(trial, plan.run_id, context).observe()
-    return _finish(context, _conclude(context, plan, trial, observation, started))
+    observation = Probing(trial, plan.run_id, context, Judge(trial)).observe()
+    result = _conclude(context, plan, trial, observation, started)
+    if result.verdict == "KEEP" and trial.design == "duet":
+        result = _after_live_check(result, check_live(context, plan.run_id, trial), started)
+    return _finish(context, result)
+
+
+def _after_live_check(result: TrialResult, live: LiveCheck, started: float) -> TrialResult:
+    """A proven variant that does harm on the live instance is not kept."""
+    update: dict[str, Any] = {"live": live, "seconds": round(time.monotonic() - started, 3)}
+    if not live.passed:
+        update |= {"verdict": "REVERT", "reason": live.reason, "note": f"on the live instance: {live.note}"}
+    return result.model_copy(update=update)
 
 
 def _conclude(
@@ -57,8 +70,8 @@ def _conclude(
         note = "not one complete pair was measured"
         return _result(trial, None, observation, reason="guardrail-missing-data", note=note, started=started)
     try:
-        evidence.pull(context, plan.run_id, trial, observation.ends)
         folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
+        evidence.pull(context, plan.run_id, trial, observation.ends, folder)
         again, pairs = evidence.judge_again(trial, folder, observation.sequence, observation.ends)
     except evidence.EvidenceInvalid as error:
         return _result(trial, live, observation, reason="measurement-invalid", note=str(error), started=started)
@@ -95,6 +108,7 @@ def _result(
         reason=reason,
         note=note,
         objective=trial.experiment.objective.metric,
+        design=trial.design,
         effect=effect,
         confirmed_effect=judgement.confirmed_effect if judgement else None,
         evidence=judgement.evidence if judgement else 0.0,

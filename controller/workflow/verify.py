@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.files.runs import read_run
+from controller.judge.live import judge_live
 from controller.judge.schedule import draw_pairs
 from controller.model.errors import BadInput
 from controller.model.project import Project
 from controller.model.trial import Judgement, Pair, TrialPlan, TrialResult
 from controller.workflow import evidence
+from controller.workflow.live_check import live_plan
 
 # Verdicts that were not reached by judging pairs; there is nothing to recompute.
 WITHOUT_JUDGEMENT = {"rejected-by-nginx", "no-difference", "host-failed", "interrupted", "measurement-invalid"}
@@ -46,12 +48,17 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
         plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
         again, pairs = evidence.judge_again(plan, trial_folder, recorded.sequence, None)
         _check_schedule(plan, pairs)
+        live = _judge_live_again(plan, trial_folder, recorded)
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
         return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
-    verdict = "KEEP" if again.action == "keep" else "REVERT"
-    differences = _differences(recorded, again, verdict)
+    verdict, reason = "REVERT", again.reason or "undecided"
+    if again.action == "keep" and (live is None or live.action == "keep"):
+        verdict = "KEEP"
+    elif again.action == "keep" and live is not None and live.reason is not None:
+        reason = live.reason
+    differences = _differences(recorded, again, verdict, reason)
     return row | {
-        "recomputed": f"{verdict} {again.reason or 'undecided'}",
+        "recomputed": f"{verdict} {reason}",
         "same": not differences,
         "note": "; ".join(differences),
     }
@@ -68,10 +75,20 @@ def _check_schedule(plan: TrialPlan, pairs: list[Pair]) -> None:
                 raise evidence.EvidenceInvalid(f"{host}: pair {pair.number} was not in the order that the seed gives")
 
 
-def _differences(recorded: TrialResult, again: Judgement, verdict: str) -> list[str]:
+def _judge_live_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> Judgement | None:
+    """The live check from its CSVs; None when there was none that came to a judgement."""
+    if recorded.live is None or recorded.live.reason in WITHOUT_JUDGEMENT:
+        return None
+    check = live_plan(plan)
+    again, pairs = evidence.judge_again(check, folder / "live", recorded.live.sequence, None, judge=judge_live)
+    _check_schedule(check, pairs)
+    return again
+
+
+def _differences(recorded: TrialResult, again: Judgement, verdict: str, reason: str) -> list[str]:
     found = []
     # A proven variant whose commit failed is reverted for a reason that no CSV holds.
-    if recorded.reason != "commit-failed" and (recorded.verdict, recorded.reason) != (verdict, again.reason):
+    if recorded.reason != "commit-failed" and (recorded.verdict, recorded.reason) != (verdict, reason):
         found.append("the verdict differs")
     return found + [
         f"{name} differs: recorded {getattr(recorded, name)}, recomputed {getattr(again, name)}"

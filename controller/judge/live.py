@@ -1,0 +1,51 @@
+"""The live check: a proven variant on the live instance for a few pairs; it asks for no harm, not for proof of gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controller.judge.decision import SLOWER, Decision, Outcome, Rule
+from controller.judge.evidence import estimate, reduction
+from controller.judge.verdict import Judge
+from controller.model.trial import Judgement, Pair, TrialPlan
+
+# A pair of live blocks is noisy (6 to 17 % by itself): a handful cannot tell a small loss from none. A loss of more
+# than this they can tell, and the guardrails do not.
+MARGIN = 0.10
+
+
+class LiveDecision(Decision):
+    """Ends after the planned pairs: kept unless the typical gain is a loss beyond the margin."""
+
+    def add(self, gain: float | None) -> Outcome:
+        self.pairs += 1
+        if gain is not None:
+            self.searched.append(gain)
+            self.better.add(gain)
+            self.slower.add(-gain)
+        if self.slower.value >= SLOWER:
+            return Outcome("revert", "worse-live", f"evidence {self.slower.value:.3g} that the live instance is slower")
+        if self.pairs < self.rule.maximum_pairs:
+            return Outcome("continue", None, "")
+        if not self.searched:
+            return Outcome("revert", "guardrail-missing-data", "not one valid pair on the live instance")
+        typical = reduction(estimate(self.searched))
+        if typical < -MARGIN:
+            return Outcome("revert", "worse-live", f"{-typical:.1%} slower (at most {MARGIN:.0%} may be noise)")
+        return Outcome("keep", "proven-gain", f"no harm in {self.pairs} live pairs")
+
+
+class LiveJudge(Judge):
+    """Judges the pairs of a live check, guardrails included."""
+
+    def __init__(self, plan: TrialPlan) -> None:
+        super().__init__(plan)
+        self._decision = LiveDecision(Rule.of(plan))
+
+
+def judge_live(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:
+    """The last judgement of a live check. Raises ValueError when pairs follow the verdict."""
+    judge = LiveJudge(plan)
+    for pair in pairs:
+        judge.fold(pair)
+    return judge.judgement()
