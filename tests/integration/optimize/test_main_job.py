@@ -1,0 +1,144 @@
+"""The main job on real hosts: measured, kept when proven, reverted otherwise, and recomputable."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import urllib.request
+
+import pytest
+
+from tests.integration.optimize.conftest import FleetUnderTest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+FIELDS = {
+    "experiment",
+    "variant",
+    "hosts",
+    "verdict",
+    "reason",
+    "objective",
+    "effect",
+    "confirmed_effect",
+    "evidence",
+    "pairs",
+    "requests",
+    "errors",
+    "seconds",
+}
+
+
+def test_provisioning_again_changes_nothing(fleet: FleetUnderTest) -> None:
+    again = fleet.controller("provision", "--fleet", "web", "--output", "json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["changed"] is False
+
+
+def test_a_dry_run_shows_the_diff_and_touches_nothing(fleet: FleetUnderTest) -> None:
+    fleet.write_experiment("level", {"level-4": {"nginx_gzip_comp_level": 4}})
+    before = fleet.status()
+    done = fleet.controller("optimize", "--fleet", "web", "--experiment", "level", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "-    gzip_comp_level 9;" in done.stdout
+    assert "+    gzip_comp_level 4;" in done.stdout
+    assert fleet.status() == before
+    assert not (fleet.project / "runs").exists()
+
+
+def test_a_clear_gain_is_kept_on_every_host_and_the_verdict_can_be_recomputed(fleet: FleetUnderTest) -> None:
+    before = fleet.live()
+    run = fleet.optimize("level")
+    (trial,) = run["trials"]
+    assert trial.keys() >= FIELDS
+    assert (trial["verdict"], trial["reason"]) == ("KEEP", "proven-gain"), trial
+    assert trial["confirmed_effect"]["estimate"] > 0.1
+    assert trial["errors"] == 0
+    assert run["baseline_before"] == before
+    assert run["baseline_after"] == fleet.live() != before
+    for host in fleet.live():
+        # The id is the hash of what is there: read over another connection.
+        content = fleet.ssh(host, "cat /etc/nginx/nginx.conf")
+        assert "gzip_comp_level 4;" in content.stdout
+    verified = fleet.controller("verify", run["run_id"], "--output", "json")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert json.loads(verified.stdout)["same"] is True
+
+
+def test_a_run_leaves_everything_that_explains_it(fleet: FleetUnderTest) -> None:
+    (folder,) = (fleet.project / "runs").iterdir()
+    assert {path.name for path in folder.iterdir()} >= {"plan.json", "verdict.json", "log.jsonl", "report.html"}
+    for host in fleet.live():
+        rows = gzip.decompress((folder / "trials/1" / f"{host}.csv.gz").read_bytes()).decode().splitlines()
+        sidecar = json.loads((folder / "trials/1" / f"{host}.json").read_text())
+        assert rows[0] == "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error"
+        assert len(rows) - 1 == sidecar["csv"]["rows"]
+    assert "proven-gain" in (folder / "log.jsonl").read_text()
+
+
+def test_the_dashboard_of_each_host_tells_the_verdict(fleet: FleetUnderTest) -> None:
+    for host in fleet.live():
+        with urllib.request.urlopen(f"http://{fleet.address(host)}:8088/", timeout=10) as answer:
+            page = answer.read().decode()
+            assert answer.headers["Cache-Control"] == "no-cache"
+        assert "KEEP" in page
+        with urllib.request.urlopen(f"http://{fleet.address(host)}:8088/state.json", timeout=10) as answer:
+            assert json.loads(answer.read())["host"] == host
+
+
+def test_a_harm_and_a_refused_variant_are_reverted(fleet: FleetUnderTest) -> None:
+    fleet.write_experiment(
+        "worse",
+        {
+            "level-9": {"nginx_gzip_comp_level": 9},
+            "no-memory": {"nginx_worker_connections": 65535, "nginx_worker_rlimit_nofile": 1048576},
+        },
+    )
+    before = fleet.live()
+    run = fleet.optimize("worse")
+    harm = run["trials"][0]
+    assert (harm["verdict"], harm["reason"]) in {("REVERT", "slower"), ("REVERT", "futile")}
+    assert {trial["verdict"] for trial in run["trials"]} == {"REVERT"}
+    assert fleet.live() == before
+
+
+def test_what_is_live_already_is_no_trial(fleet: FleetUnderTest) -> None:
+    fleet.write_experiment("same", {"level-4": {"nginx_gzip_comp_level": 4}})
+    (trial,) = fleet.optimize("same")["trials"]
+    assert (trial["verdict"], trial["reason"], trial["pairs"]) == ("REVERT", "no-difference", 0)
+
+
+def test_an_edited_csv_does_not_verify(fleet: FleetUnderTest) -> None:
+    host = next(iter(fleet.live()))
+    run_id = sorted(folder.name for folder in (fleet.project / "runs").iterdir())[0]
+    path = fleet.project / "runs" / run_id / "trials/1" / f"{host}.csv.gz"
+    whole = path.read_bytes()
+    rows = gzip.decompress(whole).decode().splitlines(keepends=True)
+    fields = rows[20].split(",")
+    fields[6] = "1"
+    rows[20] = ",".join(fields)
+    path.write_bytes(gzip.compress("".join(rows).encode()))
+    try:
+        verified = fleet.controller("verify", run_id)
+        assert verified.returncode == 3
+        assert "measurement-invalid" in verified.stdout
+    finally:
+        path.write_bytes(whole)
+
+
+def test_history_and_show_tell_of_past_runs(fleet: FleetUnderTest) -> None:
+    history = fleet.controller("history", "--fleet", "web", "--output", "json")
+    assert len(json.loads(history.stdout)) >= 3
+    shown = fleet.controller("show", "last")
+    assert shown.returncode == 0
+    assert "no-difference" in shown.stdout or "renders to" in shown.stdout
+
+
+def test_a_rollback_to_before_a_run_undoes_what_it_kept(fleet: FleetUnderTest) -> None:
+    run_id = sorted(folder.name for folder in (fleet.project / "runs").iterdir())[0]
+    document = json.loads((fleet.project / "runs" / run_id / "verdict.json").read_text())
+    done = fleet.controller("rollback", "--fleet", "web", "--before", run_id)
+    assert done.returncode == 0, done.stderr
+    assert fleet.live() == document["baseline_before"]
+    audited = fleet.controller("audit", "verify")
+    assert audited.returncode == 0, audited.stdout
