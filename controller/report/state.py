@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.model.run import RunResult
 from controller.model.trial import TrialResult
-from controller.report.words import effect_words, evidence_words, reason_words
+from controller.report.words import effect_words, evidence_words, live_words, reason_words
 
 
 def dashboard_state(
@@ -72,6 +72,7 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "effect_confirmed": trial.confirmed_effect is not None,
         "effect_words": effect_words(effect, trial.objective),
         "evidence_words": evidence_words(trial.evidence, trial.threshold),
+        "live_words": "" if trial.live is None else live_words(trial.live, trial.objective),
         "pairs": trial.pairs,
         "requests": trial.requests,
         "errors": trial.errors,

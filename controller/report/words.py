@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from controller.model.experiment import Guardrails
-from controller.model.trial import Effect, ReasonCode, TrialResult
+from controller.model.trial import Effect, LiveCheck, ReasonCode, TrialResult
 
 METRIC_WORDS = {
     "p50": "p50 latency",
@@ -22,12 +22,13 @@ _SENTENCES: dict[str, str] = {
     "undecided": "the pair limit was reached without proof of a gain",
     "slower": "there is evidence that it makes requests slower",
     "not-confirmed": "fresh pairs did not confirm the gain that was seen first",
+    "worse-live": "it was proven on shadow instances, but the live instance got slower with it",
     "no-difference": "it renders to the configuration that is live already, so there is nothing to measure",
-    "guardrail-errors": "more of its requests failed than {error_rate} of them",
-    "guardrail-p99": "its slowest requests (p99) took more than {p99_ratio} the control's",
-    "guardrail-memory": "nginx took more than {memory_ratio} the control's memory",
-    "guardrail-open-files": "nginx held more than {open_files_ratio} the control's open files",
-    "guardrail-cpu": "nginx spent more than {cpu_ratio} the control's CPU time on a request",
+    "guardrail-errors": "too many of its requests failed",
+    "guardrail-p99": "its slowest requests (p99) took far longer than the control's",
+    "guardrail-memory": "nginx took far more memory than with the control",
+    "guardrail-open-files": "nginx held far more open files than with the control",
+    "guardrail-cpu": "nginx spent far more CPU time on a request than with the control",
     "guardrail-body": "it answered with other content than the control",
     "guardrail-missing-data": "data is missing, and no data never counts as a pass",
     "measurement-invalid": "the evidence is damaged, or does not give the verdict that was reached live",
@@ -36,8 +37,16 @@ _SENTENCES: dict[str, str] = {
     "commit-failed": "it is proven better, but could not be committed on every host",
     "interrupted": "the operator stopped the run",
 }
+# The same with the experiment's limit, where it is known.
+_WITH_LIMIT: dict[str, str] = {
+    "guardrail-errors": "more than {error_rate} of its requests failed",
+    "guardrail-p99": "its slowest requests (p99) took more than {p99_ratio} the control's",
+    "guardrail-memory": "nginx took more than {memory_ratio} the control's memory",
+    "guardrail-open-files": "nginx held more than {open_files_ratio} the control's open files",
+    "guardrail-cpu": "nginx spent more than {cpu_ratio} the control's CPU time on a request",
+}
 # What a note adds that the sentence cannot know: nginx's own message, the host, the figures that broke a limit.
-_NOTE_TELLS_MORE = {"measurement-invalid", "rejected-by-nginx", "host-failed", "commit-failed", "not-confirmed"}
+_NOTE_TELLS_MORE = {"measurement-invalid", "rejected-by-nginx", "host-failed", "commit-failed", "worse-live"}
 NOTE_LENGTH = 240
 
 
@@ -59,6 +68,13 @@ def effect_words(effect: Effect | None, objective: str) -> str:
     return f"{_metric(objective)} {percent(effect.estimate)} {direction} ({numbers[0]} to {numbers[1]} %)"
 
 
+def live_words(live: LiveCheck, objective: str) -> str:
+    """What the live instance showed after a duet had proven a variant."""
+    told = "no harm" if live.passed else "harm"
+    pairs = f"{live.pairs} pair{'' if live.pairs == 1 else 's'}"
+    return f"{told} on the live instance: {effect_words(live.effect, objective)} in {pairs}"
+
+
 def evidence_words(evidence: float, threshold: float) -> str:
     """`143 of 100`: how much evidence for a gain there is, of how much is needed; `-` when nothing was judged."""
     if threshold <= 0:
@@ -77,14 +93,16 @@ def reason_words(result: TrialResult, guardrails: Guardrails | None = None) -> s
     """One sentence that begins with its subject in lower case and has no full stop: why the verdict is what it is.
 
     Args:
-        guardrails: the experiment's limits, so that the sentence can name them; without them it says `its limit`.
+        guardrails: the experiment's limits, so that the sentence can name them; without them it does not.
     """
     return sentence(result.reason, result.note, guardrails)
 
 
 def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None = None) -> str:
     """`reason_words` for a code and its note."""
-    text = _SENTENCES[reason].format_map(_limits(guardrails))
+    text = _SENTENCES[reason]
+    if guardrails is not None and reason in _WITH_LIMIT:
+        text = _WITH_LIMIT[reason].format_map(_limits(guardrails))
     first = note.strip().splitlines()[0].strip() if note.strip() else ""
     if first and (reason in _NOTE_TELLS_MORE or reason.startswith("guardrail-")):
         text += ": " + (first if len(first) <= NOTE_LENGTH else first[: NOTE_LENGTH - 3] + "...")
@@ -95,11 +113,9 @@ def _metric(objective: str) -> str:
     return "CPU per request" if objective == "cpu_per_request" else objective
 
 
-def _limits(guardrails: Guardrails | None) -> dict[str, str]:
+def _limits(guardrails: Guardrails) -> dict[str, str]:
     names = ("p99_ratio", "memory_ratio", "open_files_ratio", "cpu_ratio")
-    if guardrails is None:
-        return dict.fromkeys(names, "its limit over") | {"error_rate": "its limit"}
-    return {name: _times(getattr(guardrails, name)) for name in names} | {"error_rate": f"{guardrails.error_rate:.2%}"}
+    return {name: _times(getattr(guardrails, name)) for name in names} | {"error_rate": percent(guardrails.error_rate)}
 
 
 def _times(ratio: float) -> str:

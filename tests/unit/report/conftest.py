@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
 import pytest
 
+from controller.judge.verdict import Judge
 from controller.model.blocks import Arm, Block, SideMetrics
 from controller.model.experiment import Experiment, Request, Risk, Variant, Workload
 from controller.model.run import RunPlan, RunResult
-from controller.model.trial import Effect, Pair, TrialPlan, TrialResult, TrialTiming
+from controller.model.trial import Effect, LiveCheck, Pair, TrialPlan, TrialResult, TrialTiming
 
 HOSTS = ["lab-1", "lab-2", "lab-3"]
 BEFORE, AFTER = "0123456789abcdef", "fedcba9876543210"
@@ -113,6 +115,7 @@ def example_trial(number: int, variant: str, **fields: object) -> TrialResult:
         "verdict": "REVERT",
         "reason": "undecided",
         "objective": "p50",
+        "design": "duet",
         "effect": None,
         "confirmed_effect": None,
         "evidence": 0.0,
@@ -139,6 +142,7 @@ def example_result(**changes: object) -> RunResult:
             pairs=15,
             requests=3000,
             sequence=[HOSTS[index % 3] for index in range(15)],
+            live=LiveCheck(passed=True, effect=Effect(estimate=0.31, low=0.12, high=0.44), pairs=6),
             parameters={"nginx_gzip_comp_level": 4},
         ),
         example_trial(
@@ -176,8 +180,17 @@ def example_result(**changes: object) -> RunResult:
     return RunResult.model_validate(fields | changes)
 
 
+def until_decided(plan: TrialPlan, pairs: list[Pair]) -> list[Pair]:
+    judge = Judge(plan)
+    return list(itertools.takewhile(lambda pair: not judge.decided and judge.fold(pair) is None, pairs))
+
+
 def example_all_pairs() -> dict[int, list[Pair]]:
-    return {1: example_pairs(0.48, 15), 2: example_pairs(-0.011, 6, spread=0.05)}
+    kept, harmed = example_plan().trials[:2]
+    return {
+        1: until_decided(kept, example_pairs(0.48, 45)),
+        2: until_decided(harmed, example_pairs(-0.011, 6, spread=0.05)),
+    }
 
 
 @pytest.fixture

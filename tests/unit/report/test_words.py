@@ -41,8 +41,8 @@ def test_nothing_measured_says_so() -> None:
 def test_a_guardrail_names_its_limit_when_it_is_known() -> None:
     assert "more than twice the control's" in sentence("guardrail-p99", guardrails=Guardrails())
     assert "more than 1.5 times the control's memory" in sentence("guardrail-memory", guardrails=Guardrails())
-    assert "0.10%" in sentence("guardrail-errors", guardrails=Guardrails())
-    assert "its limit" in sentence("guardrail-p99")
+    assert "0.1 %" in sentence("guardrail-errors", guardrails=Guardrails())
+    assert "twice" not in sentence("guardrail-p99")
 
 
 def test_the_first_line_of_a_note_follows_where_it_tells_more() -> None:

@@ -1,0 +1,149 @@
+"""`report.html`: one run in full as one file that needs nothing else: no network, no script, no fonts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from controller.judge.gain import gain
+from controller.judge.verdict import Judge
+from controller.model.project import bundle
+from controller.model.run import RunPlan, RunResult
+from controller.model.trial import Pair, TrialPlan, TrialResult
+from controller.report import charts
+from controller.report.guardrails import guardrail_rows
+from controller.report.words import METRIC_WORDS, effect_words, evidence_words, live_words, percent, reason_words
+
+STYLESHEET = "roles/dashboard/files/ratchet.css"
+
+
+def report_page(plan: RunPlan, result: RunResult, pairs: Mapping[int, Sequence[Pair]]) -> str:
+    """The page as HTML text; the same facts give the same text.
+
+    Args:
+        pairs: trial number -> its judged pairs in the order of judging; a trial without evidence is absent.
+    """
+    planned = {trial.number: trial for trial in plan.trials}
+    scale = charts.effect_scale([trial.confirmed_effect or trial.effect for trial in result.trials])
+    trials = [_trial(planned[trial.trial], trial, pairs.get(trial.trial, ()), scale) for trial in result.trials]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            plan=plan,
+            result=result,
+            trials=trials,
+            kept=sum(1 for trial in result.trials if trial.verdict == "KEEP"),
+            not_started=[trial for trial in plan.trials if trial.number not in {view["number"] for view in trials}],
+            duration=duration_words(result.seconds),
+            style=_stylesheet(),
+            width=charts.WIDTH,
+            height=charts.HEIGHT,
+            left=charts.LEFT,
+            right=charts.WIDTH - charts.RIGHT,
+            top=charts.TOP,
+            bottom=charts.HEIGHT - charts.BOTTOM,
+        )
+    )
+
+
+def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: float) -> dict[str, Any]:
+    experiment = plan.experiment
+    effect = result.confirmed_effect or result.effect
+    first = result.effect if result.confirmed_effect is not None else None
+    return {
+        "number": result.trial,
+        "result": result,
+        "experiment": experiment,
+        "variant": plan.variant,
+        "design": plan.design,
+        "timing": plan.timing,
+        "metric": METRIC_WORDS[experiment.objective.metric],
+        "minimum_effect": percent(experiment.objective.minimum_effect),
+        "reason": reason_words(result, experiment.guardrails),
+        "effect": effect_words(effect, result.objective),
+        "interval": None if effect is None else charts.interval(effect, scale),
+        "first_effect": None if first is None else effect_words(first, result.objective),
+        "first_interval": None if first is None else charts.interval(first, scale),
+        "evidence": evidence_words(result.evidence, result.threshold),
+        "probing": duration_words(result.probing_seconds),
+        "duration": duration_words(result.seconds),
+        "live": "" if result.live is None else live_words(result.live, result.objective),
+        "guardrails": guardrail_rows(experiment.guardrails, pairs),
+        **_plots(plan, pairs),
+    }
+
+
+def _plots(plan: TrialPlan, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The drawings of a trial; None for each that its pairs do not give."""
+    gains = [_gain(plan, pair) for pair in pairs]
+    hosts = [pair.host for pair in pairs]
+    evidence, threshold, fresh = _evidence(plan, pairs)
+    return {
+        "hosts": charts.marker_of(hosts),
+        "evidence_plot": charts.evidence_plot(evidence, threshold, hosts, fresh) if evidence else None,
+        "gains_plot": charts.gains_plot(gains, hosts, fresh) if any(value is not None for value in gains) else None,
+        "invalid": gains.count(None),
+    }
+
+
+def _gain(plan: TrialPlan, pair: Pair) -> float | None:
+    """The pair's gain as the judge takes it; None when it does not count."""
+    valid = pair.control.valid and pair.variant.valid
+    return gain(pair, plan.experiment.objective.metric, plan.design) if valid else None
+
+
+def _evidence(plan: TrialPlan, pairs: Sequence[Pair]) -> tuple[list[float], float, int | None]:
+    """(evidence after each pair, threshold, index of the first confirming pair), as the judge tells it."""
+    judge = Judge(plan)
+    evidence: list[float] = []
+    threshold, fresh = 0.0, None
+    for index, pair in enumerate(pairs):
+        try:
+            judgement = judge.add(pair)
+        except ValueError:
+            return [], 0.0, None
+        evidence.append(judgement.evidence)
+        threshold = judgement.threshold
+        if judgement.action == "confirm" and fresh is None:
+            fresh = index + 1
+    return evidence, threshold, fresh
+
+
+def duration_words(seconds: float) -> str:
+    """`48 s`, `12 min 5 s`, `2 h 3 min`."""
+    whole = math.floor(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_words(stamp: str) -> str:
+    """`2026-11-23 20:15 UTC` of an ISO 8601 stamp in UTC; anything else stays as it is."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp.endswith("Z") and len(stamp) >= 17 else stamp
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("controller.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["time_words"] = time_words
+    return environment
+
+
+@cache
+def _stylesheet() -> str:
+    """The dashboard role's stylesheet: report and dashboard look alike because it is the same file."""
+    return (bundle() / STYLESHEET).read_text(encoding="utf-8")
