@@ -162,7 +162,7 @@ class _Reader:
         if node.tag not in {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}:
             raise self._refuse(node, f"{_tag_words(node.tag)} is not allowed here")
         try:
-            return self._scalars.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, ArithmeticError, LookupError) as error:
             raise self._refuse(node, f"cannot be read: {error}") from None
 

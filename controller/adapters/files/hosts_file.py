@@ -69,12 +69,10 @@ class _Groups:
         for name, own in self._mapping(group.get("hosts"), (*place, "hosts")).items():
             at = (*place, "hosts", name)
             if not HOST_NAME.fullmatch(str(name)):
-                raise self._refuse(
-                    at, f"the host name {str(name)[:60]!r} may hold letters, digits, dot, dash and _ only"
-                )
-            known = self._found[str(name)].variables if str(name) in self._found else {}
-            merged = known | variables | self._mapping(own, at)
-            self._found[str(name)] = InventoryHost(str(name), merged, self._document.where(at))
+                raise self._refuse(at, f"a host name holds letters, digits, . - _ only, not {str(name)[:60]!r}")
+            host = self._found.setdefault(str(name), InventoryHost(str(name), {}, {}, self._document.where(at)))
+            host.of_groups.update(variables)
+            host.own.update(self._mapping(own, at))
         for name, child in self._mapping(group.get("children"), (*place, "children")).items():
             self._walk(child, (*place, "children", name), variables)
 

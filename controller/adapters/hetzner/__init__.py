@@ -1,0 +1,28 @@
+"""Hetzner Cloud through its SDK, mapped to frozen types: no SDK object leaves this room, so none calls home later."""
+
+from controller.adapters.hetzner.access import Access, read_access
+from controller.adapters.hetzner.cloud import Cloud
+from controller.adapters.hetzner.domain import (
+    FLEET_LABEL,
+    CloudServer,
+    Leftovers,
+    ServerOrder,
+    SharedResources,
+    Unavailable,
+    modern,
+)
+from controller.adapters.hetzner.user_data import user_data
+
+__all__ = [
+    "FLEET_LABEL",
+    "Access",
+    "Cloud",
+    "CloudServer",
+    "Leftovers",
+    "ServerOrder",
+    "SharedResources",
+    "Unavailable",
+    "modern",
+    "read_access",
+    "user_data",
+]

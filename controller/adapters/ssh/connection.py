@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import paramiko
+from paramiko.pkey import UnknownKeyType
 
 from controller.adapters.files.atomic import replacing
 from controller.adapters.ssh.failures import UnknownHostKey, classify
@@ -27,6 +29,9 @@ BACKOFF_SECONDS = (0.5, 1.5)
 SEND_SECONDS = 10.0
 LARGEST_OUTPUT_BYTES = 16 << 20
 LARGEST_DOWNLOAD_BYTES = 1 << 30
+
+# paramiko logs each failure with a traceback; they are told by the errors raised here.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
 # What paramiko would still speak, for the sake of old servers. Debian 12's sshd speaks better.
 DISABLED_ALGORITHMS = {
@@ -188,7 +193,7 @@ def _load_key(path: Path) -> paramiko.PKey:
         what, step = "the SSH key has a passphrase", f"give the fleet a key of its own: ssh-keygen -p -f {path}"
     except FileNotFoundError:
         what, step = "the SSH key is missing", "controller provision writes it; a static fleet names it in hosts.yml"
-    except (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
+    except (OSError, ValueError, TypeError, paramiko.SSHException, UnknownKeyType) as error:
         what, step = f"the SSH key cannot be read: {error}", "it must be an OpenSSH private key of this user (0600)"
     raise BadInput(what, where=str(path), next_step=step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
 
 from controller.model.errors import HostFailed, RatchetError, Transient
 from controller.model.fleet import Host
@@ -42,7 +43,7 @@ def classify(error: Exception, host: Host, user: str) -> RatchetError:
             where=place,
             next_step=f"find out which; only if it was set up anew, replace its line in {host.known_hosts}",
         )
-    if isinstance(error, paramiko.IncompatiblePeer):
+    if isinstance(error, IncompatiblePeer):
         return HostFailed(
             f"its SSH server speaks no algorithm that is safe enough: {error}",
             where=place,

@@ -1,0 +1,111 @@
+"""One call to the API: its errors by what a caller does about them, and patience for those that may pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import requests
+from hcloud import APIException
+from hcloud.actions import ActionException
+
+from controller.adapters.hetzner.access import SOURCES
+from controller.adapters.hetzner.domain import Unavailable
+from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
+
+# The SDK retries timeouts, 502, 504, conflicts and the rate limit by itself; these pauses are for the rest.
+BACKOFF_SECONDS = (1.0, 3.0, 9.0)
+SERVER_ERROR = 500
+
+T = TypeVar("T")
+
+
+def call(what: str, function: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
+    """Call the API, again after a pause when the failure may pass by itself.
+
+    Raises BadInput for the token or the request, Unavailable when out of stock, HostFailed for the rest.
+    """
+    for pause in (*BACKOFF_SECONDS, None):
+        try:
+            return function()
+        except (APIException, ActionException, requests.RequestException, KeyError, TypeError) as error:
+            failure = classify(what, error)
+            if not isinstance(failure, Transient):
+                raise failure from None
+            if pause is None:
+                raise HostFailed(
+                    f"{failure.what} (tried {len(BACKOFF_SECONDS) + 1} times)", next_step=failure.next_step
+                ) from None
+            sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def classify(what: str, error: Exception) -> RatchetError:
+    """The error as ours; `what` is what was being done: `creating the firewall`."""
+    if isinstance(error, requests.RequestException):
+        return Transient(
+            f"{what}: the API cannot be reached: {_reason(error)}",
+            next_step="check the network and HCLOUD_ENDPOINT, then run the command again",
+        )
+    if isinstance(error, APIException):
+        return _of_code(what, str(error.code), error)
+    if isinstance(error, ActionException):
+        failure: dict[str, Any] = dict(error.action.error or {})
+        code, message = str(failure.get("code", "?")), str(failure.get("message", "no message"))
+        if code in OUT_OF_STOCK:
+            return Unavailable(f"{what}: {message}", next_step=STOCK_STEP)
+        return HostFailed(f"{what}: the cloud reports: {message} ({code})", next_step="run the command again")
+    return HostFailed(
+        f"{what}: the API's answer is not as documented ({type(error).__name__}: {error})",
+        next_step="is HCLOUD_ENDPOINT a Hetzner Cloud API?",
+    )
+
+
+OUT_OF_STOCK = {"resource_unavailable", "placement_error"}
+STOCK_STEP = "add another type or location to `prefer` in ratchet.yml, or try later"
+
+
+def _of_code(what: str, code: str, error: APIException) -> RatchetError:
+    message = f"{what}: {error.message} ({code})"
+    if code in {"unauthorized", "401"}:
+        return BadInput(
+            f"{what}: the API refuses the token", next_step=f"check the token in {SOURCES}: it may have been deleted"
+        )
+    if code in {"token_readonly", "forbidden", "403"}:
+        return BadInput(
+            f"{what}: the token may only read",
+            next_step="create a token with read and write permission in the cloud console (Security, API tokens)",
+        )
+    if code in OUT_OF_STOCK:
+        return Unavailable(message, next_step=STOCK_STEP)
+    if code == "resource_limit_exceeded":
+        return HostFailed(message, next_step="ask the provider for a higher limit, or lower `count` in ratchet.yml")
+    if code == "protected":
+        return HostFailed(message, next_step="lift its delete protection in the cloud console, then run it again")
+    if code in {"invalid_input", "json_error", "uniqueness_error", "not_found", "unsupported_error"}:
+        return BadInput(message + _fields(error.details), next_step="mend `servers` in the fleet's ratchet.yml")
+    if code in {"rate_limit_exceeded", "conflict", "locked", "timeout", "unavailable", "service_error", "server_error"}:
+        return Transient(message, next_step="the API is busy: run the command again in a while")
+    if code == "resource_in_use" or (code.isdigit() and int(code) >= SERVER_ERROR) or code.endswith("_gateway"):
+        return Transient(message, next_step="run the command again in a while")
+    return HostFailed(message, next_step="run the command again; it goes on where it stopped")
+
+
+def _fields(details: Any) -> str:
+    """The fields that the API complains about."""
+    fields = details.get("fields") if isinstance(details, dict) else None
+    if not isinstance(fields, list):
+        return ""
+    texts = [f"{one.get('name')}: {', '.join(map(str, one.get('messages', [])))}" for one in fields if one]
+    return f": {'; '.join(texts)}" if texts else ""
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted"
+    if isinstance(error, requests.ConnectionError):
+        return "the connection is refused or broken"
+    return type(error).__name__

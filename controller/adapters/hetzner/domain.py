@@ -1,0 +1,95 @@
+"""What provisioning asks the cloud for, and what it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controller.model.errors import HostFailed
+from controller.model.fleet import Placement
+
+FLEET_LABEL = "ratchet-fleet"
+
+# The former small types, which can no longer be ordered, and what took their place.
+SUCCESSORS = {
+    "cx11": "cx23",
+    "cx21": "cx23",
+    "cx22": "cx23",
+    "cx31": "cx33",
+    "cx32": "cx33",
+    "cx41": "cx43",
+    "cx42": "cx43",
+    "cx51": "cx53",
+    "cx52": "cx53",
+}
+
+
+class Unavailable(HostFailed):
+    """This type is out of stock in this location: the next preference may be had."""
+
+
+@dataclass(frozen=True)
+class CloudServer:
+    """One server as the API describes it."""
+
+    id: int
+    name: str
+    status: str
+    address: str
+    type: str
+    location: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SharedResources:
+    """What the servers of a fleet have in common: ids, and whether anything had to be created or changed."""
+
+    ssh_key: int
+    firewall: int
+    changed: bool
+
+
+@dataclass(frozen=True)
+class ServerOrder:
+    """A server to create."""
+
+    name: str
+    image: str
+    placement: Placement
+    user_data: str
+    labels: dict[str, str]
+    ssh_key: int
+    firewall: int
+    placement_group: int
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Everything in the project that carries a fleet's label: kind -> names."""
+
+    servers: list[str]
+    firewalls: list[str]
+    placement_groups: list[str]
+    ssh_keys: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.servers or self.firewalls or self.placement_groups or self.ssh_keys)
+
+    def words(self) -> str:
+        parts = [
+            ("servers", self.servers),
+            ("firewalls", self.firewalls),
+            ("placement groups", self.placement_groups),
+            ("SSH keys", self.ssh_keys),
+        ]
+        return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts if names)
+
+
+def selector(fleet: str) -> str:
+    """The label selector of what belongs to a fleet."""
+    return f"{FLEET_LABEL}={fleet}"
+
+
+def modern(placement: Placement) -> Placement:
+    """The placement, with a type that is no longer sold replaced by its successor."""
+    return placement.model_copy(update={"type": SUCCESSORS.get(placement.type, placement.type)})
