@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,7 +15,17 @@ from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan, TrialResult
 from controller.report import charts
 from controller.report.guardrails import guardrail_rows
-from controller.report.words import METRIC_WORDS, effect_words, evidence_words, live_words, percent, reason_words
+from controller.report.words import (
+    METRIC_WORDS,
+    duration_words,
+    effect_words,
+    evidence_words,
+    live_words,
+    percent,
+    reason_words,
+    time_words,
+    value_words,
+)
 
 STYLESHEET = "roles/dashboard/files/ratchet.css"
 
@@ -114,22 +123,6 @@ def _evidence(plan: TrialPlan, pairs: Sequence[Pair]) -> tuple[list[float], floa
     return evidence, threshold, fresh
 
 
-def duration_words(seconds: float) -> str:
-    """`48 s`, `12 min 5 s`, `2 h 3 min`."""
-    whole = math.floor(seconds + 0.5)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def time_words(stamp: str) -> str:
-    """`2026-11-23 20:15 UTC` of an ISO 8601 stamp in UTC; anything else stays as it is."""
-    return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp.endswith("Z") and len(stamp) >= 17 else stamp
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -139,7 +132,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["time_words"] = time_words
+    environment.filters.update(time_words=time_words, value_words=value_words)
     return environment
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from controller.model.run import RunResult
-from controller.model.trial import TrialResult
-from controller.report.words import effect_words, evidence_words, reason_words
+from controller.model.experiment import Experiment
+from controller.model.run import RunPlan, RunResult
+from controller.model.trial import TrialPlan, TrialResult
+from controller.report.history import UNFINISHED
+from controller.report.words import (
+    duration_words,
+    effect_words,
+    evidence_words,
+    live_words,
+    reason_words,
+    time_words,
+    value_words,
+)
 
 VERDICT_STYLE = {"KEEP": "bold green", "REVERT": "bold yellow"}
 
@@ -87,3 +98,139 @@ def _host_notes(host: dict[str, Any]) -> list[str]:
     if host["lease"]:
         notes.append("a trial is under way, or its lease is about to put the baseline back")
     return notes
+
+
+def history_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The rows of `report.history.history_rows`, newest first: status, duration, what was kept."""
+    if not rows:
+        return Text("there is no run yet: controller optimize --fleet F")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("run", no_wrap=True)
+    table.add_column("fleet", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("took", no_wrap=True, justify="right")
+    table.add_column("kept", overflow="fold", min_width=14)
+    for row in rows:
+        table.add_row(
+            Text(row["run_id"]),
+            Text(row["fleet"]),
+            Text(row["status"], style="" if row["status"] == "completed" else "bold red"),
+            Text("-" if row["seconds"] is None else duration_words(row["seconds"])),
+            _kept_cell(row),
+        )
+    notes = [
+        Text(f"{row['run_id']} is unfinished: controller resume {row['run_id']}")
+        for row in rows
+        if row["status"] == UNFINISHED
+    ]
+    return Group(table, *notes)
+
+
+def _kept_cell(row: Mapping[str, Any]) -> Text:
+    verdicts = row["verdicts"]
+    if not verdicts:
+        return Text("-")
+    kept = [f"{each['experiment']}/{each['variant']}" for each in verdicts if each["verdict"] == "KEEP"]
+    count = f"{len(kept)} of {len(verdicts)}"
+    return Text(f"{count}: {', '.join(kept)}" if kept else count)
+
+
+def run_text(plan: RunPlan, result: RunResult | None) -> RenderableType:
+    """One run in full: every trial with its reason, effect, evidence and parameters; or what to type to finish it."""
+    if result is None:
+        return _unfinished_text(plan)
+    head = Text.assemble((f"run {result.run_id}", "bold"), f"  fleet {result.fleet}  {result.status}")
+    facts = _facts(
+        [
+            ("started", f"{time_words(result.started_at)}, took {duration_words(result.seconds)}"),
+            ("hosts", ", ".join(plan.hosts)),
+            ("seed", f"{result.seed}, alpha {plan.alpha:g}"),
+            ("message", result.message),
+            ("report", f"runs/{result.run_id}/report.html"),
+            ("check it", f"controller verify {result.run_id}"),
+        ]
+    )
+    planned = {trial.number: trial for trial in plan.trials}
+    trials = [_trial_text(planned.get(trial.trial), trial) for trial in result.trials]
+    return Group(head, facts, *trials, *_baselines_text(result))
+
+
+def _unfinished_text(plan: RunPlan) -> RenderableType:
+    variants = ", ".join(f"{trial.experiment.name}/{trial.variant.name}" for trial in plan.trials)
+    return Group(
+        Text.assemble((f"run {plan.run_id}", "bold"), f"  fleet {plan.fleet}  ", ("unfinished", "bold red")),
+        _facts(
+            [
+                ("started", time_words(plan.created_at)),
+                ("hosts", ", ".join(plan.hosts)),
+                ("seed", f"{plan.seed}, alpha {plan.alpha:g}"),
+                ("planned", variants),
+            ]
+        ),
+        Text("It has no verdict yet: it is under way, or its controller was killed."),
+        Text(f"To finish it, or to revert it safely: controller resume {plan.run_id}"),
+    )
+
+
+def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
+    guardrails = plan.experiment.guardrails if plan else None
+    style = VERDICT_STYLE[trial.verdict]
+    reason = reason_words(trial, guardrails)
+    effect = effect_words(trial.confirmed_effect or trial.effect, trial.objective)
+    first = f"; before confirmation: {effect_words(trial.effect, trial.objective)}" if trial.confirmed_effect else ""
+    return Group(
+        Text(""),
+        Text.assemble((trial.verdict, style), (f"  {trial.experiment}/{trial.variant}", "bold")),
+        _facts(
+            [
+                ("question", plan.experiment.question if plan else ""),
+                ("why", reason),
+                ("note", "" if trial.note.strip() in reason else trial.note.strip()),
+                ("effect", effect + first),
+                ("evidence", f"{evidence_words(trial.evidence, trial.threshold)}, {trial.pairs} pairs, {trial.design}"),
+                ("live", "" if trial.live is None else live_words(trial.live, trial.objective)),
+                ("requests", f"{trial.requests}, {trial.errors} failed"),
+                ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),
+                ("sets", "\n".join(f"{name}: {value_words(value)}" for name, value in trial.parameters.items())),
+            ]
+        ),
+    )
+
+
+def _baselines_text(result: RunResult) -> list[RenderableType]:
+    hosts = list(dict.fromkeys([*result.baseline_before, *result.baseline_after]))
+    if not hosts:
+        return []
+    rows = []
+    for host in hosts:
+        before, after = result.baseline_before.get(host, "unknown"), result.baseline_after.get(host, "unknown")
+        rows.append((host, f"{before}, unchanged" if before == after else f"{before} -> {after}"))
+    return [Text(""), Text("baselines", style="bold"), _facts(rows)]
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> RenderableType:
+    """Names and values, indented; rows without a value are left out."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        if value:
+            grid.add_row(Text(f"  {name}"), Text(value))
+    return grid
+
+
+def experiments_table(experiments: Sequence[Experiment]) -> RenderableType:
+    """One row an experiment: name, question, variants, risk."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("question", overflow="fold", ratio=3)
+    table.add_column("variants", overflow="fold", ratio=2)
+    table.add_column("risk", no_wrap=True)
+    for experiment in experiments:
+        table.add_row(
+            Text(experiment.name),
+            Text(experiment.question),
+            Text(", ".join(variant.name for variant in experiment.variants)),
+            Text(experiment.risk.level),
+        )
+    return table

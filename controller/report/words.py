@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import get_args
 
 from controller.model.experiment import Guardrails
@@ -120,6 +122,27 @@ def _limits(guardrails: Guardrails) -> dict[str, str]:
 
 def _times(ratio: float) -> str:
     return {1.0: "once", 2.0: "twice"}.get(ratio, f"{ratio:g} times")
+
+
+def duration_words(seconds: float) -> str:
+    """`48 s`, `12 min 5 s`, `2 h 3 min`."""
+    whole = math.floor(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_words(stamp: str) -> str:
+    """`2026-11-23 20:15 UTC` of an ISO 8601 stamp in UTC; anything else stays as it is."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp.endswith("Z") and len(stamp) >= 17 else stamp
+
+
+def value_words(value: object) -> str:
+    """A parameter's value as one reads it in YAML: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def reason_codes() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from controller.model.experiment import Risk
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair
-from controller.report.page import duration_words, report_page, time_words
+from controller.report.page import report_page
 
 Pairs = dict[int, list[Pair]]
 VOID = {"meta", "link", "br"}
@@ -130,9 +130,3 @@ def test_pairs_that_the_judge_would_not_take_leave_the_evidence_undrawn(
 ) -> None:
     page = report_page(plan, result, {1: [*pairs[1], *pairs[1]]})
     assert "Evidence for a gain" not in Reader(page).text
-
-
-def test_durations_and_times_read_as_people_say_them() -> None:
-    assert [duration_words(value) for value in (0.4, 48, 725, 7380)] == ["0 s", "48 s", "12 min 5 s", "2 h 3 min"]
-    assert time_words("2026-11-23T20:15:00Z") == "2026-11-23 20:15 UTC"
-    assert time_words("<now>") == "<now>"

@@ -8,11 +8,14 @@ from controller.model.experiment import Guardrails
 from controller.model.trial import Effect
 from controller.report.words import (
     compact,
+    duration_words,
     effect_words,
     evidence_words,
     percent,
     reason_codes,
     sentence,
+    time_words,
+    value_words,
 )
 
 
@@ -63,3 +66,13 @@ def test_evidence_is_told_against_its_threshold() -> None:
     assert compact(0.031) == "0.031"
     assert percent(-0.5) == "50.0 %"
     assert percent(12.0) == "1,200 %"
+
+
+def test_durations_and_times_read_as_people_say_them() -> None:
+    assert [duration_words(value) for value in (0.4, 48, 725, 7380)] == ["0 s", "48 s", "12 min 5 s", "2 h 3 min"]
+    assert time_words("2026-11-23T20:15:00Z") == "2026-11-23 20:15 UTC"
+    assert time_words("<now>") == "<now>"
+
+
+def test_a_parameter_reads_as_in_its_file() -> None:
+    assert [value_words(value) for value in ("8k", 4, True, ["a"])] == ["8k", "4", "true", '["a"]']
