@@ -9,6 +9,7 @@ from controller.adapters.hetzner.domain import (
     ServerOrder,
     SharedResources,
     Unavailable,
+    is_label,
     modern,
 )
 from controller.adapters.hetzner.user_data import user_data
@@ -22,6 +23,7 @@ __all__ = [
     "ServerOrder",
     "SharedResources",
     "Unavailable",
+    "is_label",
     "modern",
     "read_access",
     "user_data",

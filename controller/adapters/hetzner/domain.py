@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hcloud.helpers.labels import LabelValidator
+
 from controller.model.errors import HostFailed
 from controller.model.fleet import Placement
 
@@ -88,6 +90,11 @@ class Leftovers:
 def selector(fleet: str) -> str:
     """The label selector of what belongs to a fleet."""
     return f"{FLEET_LABEL}={fleet}"
+
+
+def is_label(key: str, value: str) -> bool:
+    """Whether the API takes this label."""
+    return LabelValidator.validate({key: value})
 
 
 def modern(placement: Placement) -> Placement:

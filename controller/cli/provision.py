@@ -1,0 +1,58 @@
+"""`controller provision --fleet F`: create the fleet's servers and set them up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from controller.cli.run_setup import add_fleet_argument, add_output_argument
+
+if TYPE_CHECKING:
+    from controller.workflow.provision import Provisioned
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_fleet_argument(parser)
+    add_output_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from controller.adapters.store import FleetLock
+    from controller.cli.host_steps import HostSteps
+    from controller.cli.run_setup import find_project, utc_now
+    from controller.workflow.provision import provision, read_servers
+
+    project = find_project(args)
+    read_servers(project, args.fleet)
+    since = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    with FleetLock(project, args.fleet, run_id="provision", since=since), HostSteps() as steps:
+        result = provision(project, args.fleet, os.environ, steps)
+    if args.output == "json":
+        print(json.dumps(result.document()))
+    else:
+        _print(result)
+    for error in result.failures.values():
+        print(f"controller: {error}", file=sys.stderr)
+    return 3 if result.failures else 0
+
+
+def _print(result: Provisioned) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("host", "address", "type", "location", "state", box=None)
+    for host in result.hosts.values():
+        table.add_row(host.name, host.address, host.type, host.location, "[red]failed[/red]" if host.error else "ready")
+    console = Console(highlight=False)
+    console.print(table)
+    if result.failures:
+        ready = len(result.hosts) - len(result.failures)
+        text = f"{ready} of {len(result.hosts)} hosts are ready; run the command again: it goes on where it stopped"
+    elif result.changed:
+        text = f"fleet {result.fleet} is ready; next: controller optimize --fleet {result.fleet} --dry-run"
+    else:
+        text = f"nothing changed: fleet {result.fleet} is as its settings say"
+    console.print(text, markup=False)
