@@ -1,0 +1,145 @@
+"""What `controller init` writes: a folder from which `controller` and plain `ansible-playbook` both work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.experiments import META
+from controller.model.errors import BadInput, HostFailed
+from controller.model.project import bundle
+
+EXAMPLE_EXPERIMENT = "gzip-level"
+FLEET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+SETTINGS_HEAD = """\
+# The controller's settings for this fleet.
+ratchet:
+"""
+SETTINGS_SERVERS = """\
+  # What `controller provision` creates. Leave it out for servers that exist already (then write hosts.yml).
+  servers:
+    count: 3
+    image: debian-12            # or debian-13
+    # An ordered preference: the first one that the cloud has in stock is taken.
+    prefer:
+      - {type: cx23, location: fsn1}
+      - {type: cx23, location: nbg1}
+      - {type: cpx22, location: fsn1}
+    # Networks that may reach SSH. Narrow it to yours.
+    ssh_sources: ["0.0.0.0/0", "::/0"]
+    labels: {}
+"""
+SETTINGS_TRIALS = """\
+  trials:
+    hosts: 0                    # hosts a trial measures on; 0 means all
+    lease_seconds: 60           # how long a host may run an unconfirmed configuration before it reverts by itself
+    alpha: 0.05                 # chance of keeping anything that is no gain, over a whole run
+"""
+NGINX = """\
+# Role parameters of this fleet's nginx: the baseline that experiments start from. Every parameter with its default
+# and meaning is in the nginx role's meta/argument_specs.yml. What trials keep is written beside this file, into
+# zz-kept.yml, which is loaded last and so wins.
+nginx_gzip: true
+nginx_gzip_comp_level: 6
+"""
+HOSTS = """\
+# The servers of this fleet. Debian 12 or 13, with a user `ratchet` that may use sudo and knows the fleet's key:
+#   ssh-keygen -t ed25519 -N '' -f .ratchet/keys/{fleet}
+# Host keys go into known_hosts beside this file, one line a server: ADDRESS ssh-ed25519 AAAA...
+# (the server's console shows its own: cat /etc/ssh/ssh_host_ed25519_key.pub). No other key is trusted.
+all:
+  vars:
+    ansible_user: ratchet
+    ansible_ssh_private_key_file: "{{{{ inventory_dir }}}}/../../.ratchet/keys/{fleet}"
+    ansible_ssh_common_args: >-
+      -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes
+      -o 'UserKnownHostsFile="{{{{ inventory_dir }}}}/known_hosts"'
+  hosts: {{}}
+  # hosts:
+  #   {fleet}-1: {{ansible_host: 192.0.2.1}}
+  #   {fleet}-2: {{ansible_host: 192.0.2.2}}
+"""
+IGNORE = """\
+# keys, database and locks; runs hold the evidence and may be large
+.ratchet/
+/runs/
+.ansible/
+# links to what is installed: `controller init .` writes them again
+/playbooks
+/roles
+"""
+# Linked, not copied, so that an upgrade of Ratchet upgrades them; an operator may put own folders in their place.
+LINKED = ("playbooks", "roles")
+
+
+def write_project(folder: Path, fleet: str, *, static: bool) -> list[Path]:
+    """Write what is missing, and only that; returns the paths written.
+
+    Raises BadInput when the folder holds other things but no project, when the fleet's name is unfit, or when a file
+    is where a folder must be; HostFailed when it cannot be written.
+    """
+    if not FLEET_NAME.fullmatch(fleet):
+        raise BadInput(
+            f"{fleet!r} is not a fleet's name", next_step="small letters, digits and dashes, at most 63, such as web-eu"
+        )
+    _check_folder(folder)
+    try:
+        return list(_write(folder, _files(fleet, static=static)))
+    except OSError as error:
+        raise HostFailed(
+            f"cannot be written: {error.strerror or error}",
+            where=str(error.filename or folder),
+            next_step="name a folder that this user may write",
+        ) from None
+
+
+def _write(folder: Path, files: dict[str, str]) -> Iterator[Path]:
+    for name, text in files.items():
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+            yield path
+    for name in LINKED:
+        path = folder / name
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            path.symlink_to(bundle() / name)
+            yield path
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise BadInput("is a file", where=str(folder), next_step="name a folder that is new or empty")
+    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    ours = "ansible.cfg" in entries and "inventory" in entries
+    # A fresh repository is as good as empty.
+    if entries - {".git", ".gitignore", "README.md", "LICENSE"} and not ours:
+        raise BadInput(
+            "is not empty, and not a project either",
+            where=str(folder),
+            next_step="name a new or empty folder; a project that exists is only added to, never overwritten",
+        )
+    if (folder / "inventory").exists() and not (folder / "inventory").is_dir():
+        raise BadInput("is a file", where=str(folder / "inventory"), next_step="move it away")
+
+
+def _files(fleet: str, *, static: bool) -> dict[str, str]:
+    """Relative path -> text."""
+    shipped = bundle()
+    example = shipped / "experiments" / EXAMPLE_EXPERIMENT / META
+    group_vars = f"inventory/{fleet}/group_vars/all"
+    files = {
+        "ansible.cfg": (shipped / "ansible.cfg").read_text(),
+        ".gitignore": IGNORE,
+        f"{group_vars}/ratchet.yml": SETTINGS_HEAD + ("" if static else SETTINGS_SERVERS) + SETTINGS_TRIALS,
+        f"{group_vars}/nginx.yml": NGINX,
+    }
+    if static:
+        files[f"inventory/{fleet}/hosts.yml"] = HOSTS.format(fleet=fleet)
+    if example.is_file():
+        files[f"experiments/{EXAMPLE_EXPERIMENT}/{META}"] = example.read_text()
+    return files
