@@ -22,6 +22,8 @@ GRID = tuple(GRID_FIRST * (GRID_LAST / GRID_FIRST) ** (step / (GRID_SIZE - 1)) f
 
 # Evidence is told as a plain number; more than this says nothing more, and would not survive a float or JSON.
 LARGEST = 1e300
+# A ratio of e**1000000 to one is as clear as it gets; more would only overflow.
+_CLEAREST = 1e6
 _LN2 = math.log(2.0)
 
 
@@ -35,6 +37,7 @@ class SignProcess:
         """Fold one more number. Raises ValueError when it is not finite."""
         if not math.isfinite(number):
             raise ValueError(f"evidence needs finite numbers, got {number}")
+        number = max(-_CLEAREST, min(_CLEAREST, number))
         # exp(x)/cosh(x) = 2 / (1 + exp(-2x)), in logarithms and without overflow for any x.
         for index, weight in enumerate(GRID):
             twice = 2.0 * weight * number
@@ -169,4 +172,4 @@ def _counted_rank(number: int) -> int:
 def _approximate_rank(number: int) -> int:
     mean = number * (number + 1) / 4
     deviation = math.sqrt(number * (number + 1) * (2 * number + 1) / 24)
-    return max(1, math.floor(mean - 1.959964 * deviation))
+    return max(1, math.floor(mean - 1.959964 * deviation + 0.5))

@@ -1,0 +1,184 @@
+"""CSVs and sidecars as the agent writes them, of random latencies: a second implementation of docs/csv.md."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from fractions import Fraction
+from typing import Any
+
+HEADER = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error"
+CONFIGURATIONS = {"control": "c" * 16, "variant": "d" * 16}
+
+
+def _first_bit(text: str, byte: int = 0, bit: int = 0) -> int:
+    return hashlib.sha256(text.encode()).digest()[byte] >> bit & 1
+
+
+def workload(**changes: Any) -> dict[str, Any]:
+    return {
+        "rate": 100.0,
+        "requests": [{"path": "/", "weight": 2}, {"path": "/missing", "expect_status": 404}],
+        "timeout_ms": 50,
+    } | changes
+
+
+def build(
+    *,
+    design: str = "switchback",
+    pairs: int = 2,
+    planned: int = 4,
+    half: bool = False,
+    block_seconds: float = 0.2,
+    burn_in_seconds: float = 0.05,
+    seed: int = 7,
+    random_seed: int = 1,
+    failures: float = 0.05,
+    late: frozenset[int] = frozenset(),
+    **workload_changes: Any,
+) -> tuple[str, dict[str, Any]]:
+    """(csv text, sidecar). `half`: the last pair lacks its second block. `late`: blocks whose probe was late."""
+    asked = workload(**workload_changes)
+    draw = random.Random(random_seed)
+    orders = [
+        ["variant", "control"] if _first_bit(f"{seed}/h1/3/{n}/order") else ["control", "variant"]
+        for n in range(1, planned + 1)
+    ]
+    interval = round(1e9 / asked["rate"])
+    burn_in = math.ceil(asked["rate"] * burn_in_seconds)
+    counted = max(1, round(asked["rate"] * block_seconds))
+    cycle = [0, 1, 0]
+    offsets = [n % 3 for n in range(planned)]
+
+    lines, blocks = [HEADER], []
+    for pair in range(1, pairs + 1):
+        rows: list[list[Any]] = []
+        for place in (0,) if half and pair == pairs else (0, 1):
+            for seq in range(burn_in + counted):
+                due = (seq - burn_in) * interval / 1000
+                rank = 0
+                if design == "duet":
+                    b_first = _first_bit(f"{seed}/h1/3/{pair}/slots/{seq // 256}", seq % 256 // 8, seq % 8)
+                    rank = int(place != b_first)
+                    due += rank * interval / 2000
+                expected = asked["requests"][cycle[(offsets[pair - 1] + seq) % 3]].get("expect_status", 200)
+                block = 2 * pair - 1 + place
+                row = _row(draw, failures, asked["timeout_ms"] * 1000, expected, late=block in late)
+                key = (seq, rank) if design == "duet" else (place, seq)
+                rows.append([key, pair, block, orders[pair - 1][place], seq, math.floor(due), *row])
+        rows.sort(key=lambda row: row[0])
+        lines += [",".join(str(value) for value in [*row[1:3], row[3][0], *row[4:]]) for row in rows]
+        blocks += _summaries(rows, design, asked)
+    text = "\n".join(lines) + "\n"
+    return text, {
+        "format": 1,
+        "complete": True,
+        "run": "r-1",
+        "host": "h1",
+        "trial": 3,
+        "design": design,
+        "arms": CONFIGURATIONS,
+        "workload": asked,
+        "schedule": {
+            "seed": seed,
+            "pairs": orders,
+            "block_seconds": block_seconds,
+            "burn_in_seconds": burn_in_seconds,
+            "interval_ns": interval,
+            "lag_limit_us": 5000,
+            "mix": {"cycle": cycle, "offsets": offsets},
+        },
+        "software": {"version": "1", "python": "3.11.2", "nginx": "1.22.1", "kernel": "6.1"},
+        "blocks": blocks,
+        "connections": {},
+        "csv": sealed(text),
+    }
+
+
+def sealed(text: str) -> dict[str, Any]:
+    """The sidecar's `csv`, as it would be for this text: for damage that the hash would hide."""
+    raw = text.encode()
+    return {
+        "path": "3.csv.gz",
+        "rows": text.count("\n") - 1,
+        "bytes": len(raw),
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
+
+
+def _row(draw: random.Random, failures: float, timeout: int, expected: int, *, late: bool) -> list[Any]:
+    """lag, latency, kernel, status, bytes, conn, reused, error."""
+    lag = draw.randint(0, 300) + (6000 if late else 0)
+    if draw.random() < failures:
+        error, status = draw.choice([("timeout", 0), ("truncated", 200), ("status", 502), ("connect", 0)])
+        return [lag, timeout, "", status, 0, 0 if error == "connect" else 1, 1, error]
+    latency = lag + draw.randint(0, 2000)
+    kernel = draw.choice(["", draw.randint(0, latency)])
+    return [lag, latency, kernel, expected, draw.randint(100, 900), 1, 1, ""]
+
+
+def _objective(row: list[Any]) -> int:
+    return int(row[7] if row[8] == "" else row[8])
+
+
+def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    counted_of_pair = [row for row in rows if row[5] >= 0]
+    for number in sorted({row[2] for row in rows}):
+        counted = [row for row in counted_of_pair if row[2] == number]
+        ordered = sorted(_objective(row) for row in counted)
+        window = counted_of_pair if design == "duet" else counted
+        share = 2 if design == "duet" else 1
+        first = min(row[5] for row in window)
+        last = max(row[5] + row[6] for row in window)
+        rate = len(window) / share * 1e6 / (last - first + 1e6 / asked["rate"] / share)
+        lag = _rank(sorted(row[6] for row in counted), 99)
+        valid = rate >= 0.99 * asked["rate"] and lag <= 5000
+        found.append(
+            {
+                "pair": counted[0][1],
+                "block": number,
+                "arm": counted[0][3],
+                "configuration": CONFIGURATIONS[counted[0][3]],
+                "started_at": 1.5,
+                "seconds": 0.2,
+                "requests": len(counted),
+                "errors": sum(row[13] != "" for row in counted),
+                "error_classes": _tally(row[13] for row in counted if row[13]),
+                "statuses": _tally(str(row[9]) for row in counted if row[9]),
+                **{f"p{percent}_us": _rank(ordered, percent) for percent in (50, 90, 95, 99)},
+                "mean_us": round(sum(ordered) / len(ordered), 1),
+                "user_p99_us": _rank(sorted(row[7] for row in counted), 99),
+                "lag_p99_us": lag,
+                "achieved_rate": round(rate, 2),
+                "bytes": sum(row[10] for row in counted),
+                "paired_gain": _paired(counted_of_pair) if design == "duet" else None,
+                "switch_seconds": 0.1,
+                "valid": valid,
+                "invalid_reason": "" if valid else "the probe was late",
+                "bodies": {"GET /": "5a" * 32},
+                "metrics": {"cpu_us_per_request": 80.0, "rss_bytes": 10_000_000, "open_files": 20},
+            }
+        )
+    return found
+
+
+def _rank(ordered: list[int], percent: int) -> int:
+    return ordered[math.ceil(Fraction(len(ordered) * percent, 100)) - 1]
+
+
+def _tally(values: Any) -> dict[str, int]:
+    tally: dict[str, int] = {}
+    for value in values:
+        tally[value] = tally.get(value, 0) + 1
+    return tally
+
+
+def _paired(rows: list[list[Any]]) -> float:
+    by_slot: dict[int, dict[str, int]] = {}
+    for row in rows:
+        by_slot.setdefault(row[4], {})[row[3]] = max(1, _objective(row))
+    logs = sorted(math.log(slot["control"] / slot["variant"]) for slot in by_slot.values())
+    half = len(logs) // 2
+    return round(logs[half] if len(logs) % 2 else (logs[half - 1] + logs[half]) / 2, 6)

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+from judge_trials import block, pair
+
+from controller.judge.gain import gain, log_ratio
+from controller.model.trial import Pair
+
+
+def two(control, variant):
+    return Pair(
+        host="h1",
+        number=1,
+        control=block(1, "control", 100, **control),
+        variant=block(2, "variant", 80, **variant),
+    )
+
+
+@pytest.mark.parametrize("metric", ["p50", "p90", "p95", "p99", "mean"])
+def test_a_faster_variant_has_the_logarithm_of_the_ratio_as_its_gain(metric):
+    assert gain(two({}, {}), metric, "switchback") == pytest.approx(math.log(100 / 80))
+
+
+def test_a_duet_takes_its_p50_from_the_paired_requests_and_nothing_else():
+    told = two({"paired_gain": 0.5}, {"paired_gain": 0.5})
+    assert gain(told, "p50", "duet") == 0.5
+    assert gain(told, "p50", "switchback") == pytest.approx(math.log(100 / 80))
+    assert gain(told, "p90", "duet") == pytest.approx(math.log(100 / 80))
+
+
+@pytest.mark.parametrize("told", [(None, None), (0.5, None), (0.5, 0.4), (math.nan, math.nan), (math.inf, math.inf)])
+def test_a_duet_without_one_agreed_paired_gain_tells_nothing(told):
+    assert gain(two({"paired_gain": told[0]}, {"paired_gain": told[1]}), "p50", "duet") is None
+
+
+def test_cpu_per_request_comes_from_the_side_metrics():
+    cheap = two({"metrics": {"cpu_us_per_request": 90.0}}, {"metrics": {"cpu_us_per_request": 60.0}})
+    assert gain(cheap, "cpu_per_request", "duet") == pytest.approx(math.log(1.5))
+
+
+@pytest.mark.parametrize("figure", [None, math.nan, math.inf, -1.0])
+def test_a_metric_that_one_arm_does_not_tell_gives_no_gain(figure):
+    assert gain(two({"metrics": {"cpu_us_per_request": figure}}, {}), "cpu_per_request", "duet") is None
+    assert gain(two({}, {"metrics": {"cpu_us_per_request": figure}}), "cpu_per_request", "duet") is None
+
+
+def test_zero_counts_as_one_microsecond():
+    assert log_ratio(0, 0) == 0.0
+    assert log_ratio(10, 0) == math.log(10)
+
+
+def test_pairs_of_the_builder_have_the_gain_that_was_asked_for():
+    assert gain(pair(1, 0.25), "p50", "switchback") == pytest.approx(0.25, abs=1e-5)
