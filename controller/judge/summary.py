@@ -169,11 +169,12 @@ def _nearest_rank(ordered: Sequence[int], percent: int) -> int:
     return ordered[(len(ordered) * percent + 99) // 100 - 1]
 
 
-def _achieved(rows: Sequence[Row], rate: float) -> float:
-    """Requests a second that the probe really took up, against a schedule of `rate`."""
+def _achieved(rows: Sequence[Row], rate: float, *, arms: int = 1) -> float:
+    """Requests a second and arm that the probe really took up, over the rows of `arms` blocks that ran at once."""
     first = min(row.intended_us for row in rows)
     last = max(row.intended_us + row.lag_us for row in rows)
-    return len(rows) * 1_000_000 / (last - first + 1_000_000 / rate)
+    share = 1_000_000 // arms
+    return len(rows) * share / (last - first + share / rate)
 
 
 def paired_gain(control: Sequence[Row], variant: Sequence[Row]) -> float:
@@ -193,7 +194,7 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
     if told.design == "duet":
         arms = dict(zip((block.arm for block in blocks), counted, strict=True))
         both = list(itertools.chain.from_iterable(counted))
-        achieved = [_achieved(both, 2 * rate) / 2] * 2
+        achieved = [_achieved(both, rate, arms=2)] * 2
         together = {
             "paired_gain": paired_gain(arms["control"], arms["variant"]),
             "achieved_rate": round(achieved[0], 2),
