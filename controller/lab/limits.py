@@ -1,0 +1,58 @@
+"""Who may ask, and how often: tokens and the rate limit, per token."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from controller.lab.replies import ApiError
+
+TOKEN_LENGTH = 64
+READ_ONLY_PREFIX = "readonly"
+REQUESTS_PER_HOUR = 3600
+
+
+def check_token(header: str | None, method: str) -> str:
+    """The token of an Authorization header. Any of 64 characters is good; one that begins with `readonly` may only read."""
+    scheme, _, token = (header or "").partition(" ")
+    read_only = token.startswith(READ_ONLY_PREFIX)
+    if scheme.lower() != "bearer" or not (read_only or (len(token) == TOKEN_LENGTH and token.isalnum())):
+        raise ApiError("unauthorized", "unable to authenticate")
+    if read_only and method not in {"GET", "HEAD"}:
+        raise ApiError("token_readonly", "the token is only allowed to perform GET requests")
+    return token
+
+
+class RateLimit:
+    """3,600 requests, refilled by one a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def _current(self, token: str) -> float:
+        now = self._clock()
+        left, since = self._left.get(token, (float(REQUESTS_PER_HOUR), now))
+        return min(REQUESTS_PER_HOUR, left + (now - since) * REQUESTS_PER_HOUR / 3600)
+
+    def take(self, token: str) -> tuple[dict[str, str], bool]:
+        """The RateLimit headers of this request, and whether it is within the limit."""
+        with self._mutex:
+            left = self._current(token)
+            allowed = left >= 1
+            left -= 1 if allowed else 0
+            self._left[token] = (left, self._clock())
+        headers = {
+            "RateLimit-Limit": str(REQUESTS_PER_HOUR),
+            "RateLimit-Remaining": str(int(left)),
+            "RateLimit-Reset": str(math.ceil(self._clock() + REQUESTS_PER_HOUR - left)),
+        }
+        return headers, allowed
+
+    def set_remaining(self, token: str, remaining: int) -> None:
+        """For tests: as if all but `remaining` requests had been made."""
+        with self._mutex:
+            self._left[token] = (float(remaining), self._clock())
