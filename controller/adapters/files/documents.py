@@ -151,7 +151,7 @@ class _Reader:
         for key_node, value_node in node.value:
             key = self._scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if isinstance(key, bool) or not isinstance(key, str | int):
-                raise self._refuse(key_node, "a key must be text")
+                raise self._refuse(key_node, "a key must be text: quote it")
             if key in found:
                 raise self._refuse(key_node, f"the field {key!r} stands twice in one mapping")
             self._positions[(*place, key)] = _position(key_node)

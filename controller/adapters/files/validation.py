@@ -76,7 +76,8 @@ def _complaint(model: type[BaseModel], root: Place, at: Place, details: list[Err
         known = fields_at(model, at[len(root) : -1])
         step = did_you_mean(str(at[-1]), known, what="field") if known else ""
         return f"unknown field {field_words(at)}", step
-    expected = " or ".join(dict.fromkeys(_expected(one["msg"]) for one in details))
+    first, *others = dict.fromkeys(_expected(one["msg"]) for one in details)
+    expected = " or ".join([first, *(text.removeprefix("expected ") for text in others)])
     if details[0]["loc"][-1:] == ("[key]",):
         return f"the name {str(at[-1])[:SHOWN_CHARACTERS]!r}: {expected}", ""
     return f"{field_words(at)}: {expected}, found {found_words(details[0]['input'])}", ""
