@@ -17,6 +17,7 @@ from controller.report import charts
 from controller.report.guardrails import guardrail_rows
 from controller.report.words import (
     METRIC_WORDS,
+    STATUS_WORDS,
     duration_words,
     effect_words,
     evidence_words,
@@ -48,6 +49,7 @@ def report_page(plan: RunPlan, result: RunResult, pairs: Mapping[int, Sequence[P
             trials=trials,
             kept=sum(1 for trial in result.trials if trial.verdict == "KEEP"),
             not_started=[trial for trial in plan.trials if trial.number not in {view["number"] for view in trials}],
+            status=STATUS_WORDS[result.status],
             duration=duration_words(result.seconds),
             style=_stylesheet(),
             width=charts.WIDTH,

@@ -8,8 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.model.run import RunResult
-from controller.model.trial import TrialResult
-from controller.report.words import effect_words, evidence_words, live_words, reason_words
+from controller.model.trial import Effect, TrialResult
+from controller.report.charts import effect_scale, interval
+from controller.report.words import (
+    STATUS_WORDS,
+    duration_words,
+    effect_words,
+    evidence_words,
+    live_words,
+    reason_words,
+    time_words,
+    value_words,
+)
 
 
 def dashboard_state(
@@ -23,6 +33,8 @@ def dashboard_state(
 ) -> str:
     """The document as JSON text: `format fleet host configuration generated_at parameters_kept runs`.
 
+    Fields in `_words`, and `drawn`, are what the page shows as it is: neither template nor script has to know how.
+
     It travels as an Ansible variable, and Ansible would evaluate `{{ ... }}` in any text of it, such as an error
     message that came from a host. A brace that could begin a template is therefore written as `\\u007b`: the same
     JSON, but no template.
@@ -31,46 +43,59 @@ def dashboard_state(
         runs: newest first.
         generated_at: UTC, ISO 8601.
     """
+    scale = effect_scale([trial.confirmed_effect or trial.effect for run in runs for trial in run.trials])
     document = {
         "format": 1,
         "fleet": fleet,
         "host": host,
         "configuration": configuration,
         "generated_at": generated_at,
+        "generated_words": time_words(generated_at),
         "parameters_kept": dict(parameters_kept),
-        "runs": [_run(run, host) for run in runs],
+        "parameters_words": _parameters(parameters_kept),
+        "runs": [_run(run, host, scale) for run in runs],
     }
     return _without_templates(document)
 
 
-def _run(run: RunResult, host: str) -> dict[str, Any]:
+def _run(run: RunResult, host: str, scale: float) -> dict[str, Any]:
+    before, after = run.baseline_before.get(host, ""), run.baseline_after.get(host, "")
+    kept = sum(1 for trial in run.trials if trial.verdict == "KEEP")
     return {
         "run_id": run.run_id,
         "status": run.status,
+        "status_words": "" if run.status == "completed" else STATUS_WORDS[run.status],
+        "summary_words": f"{kept} of {len(run.trials)} kept" if run.trials else "nothing was measured",
         "started_at": run.started_at,
+        "started_words": time_words(run.started_at),
         "seconds": run.seconds,
+        "took_words": duration_words(run.seconds),
         "seed": run.seed,
         "message": run.message,
-        "before": run.baseline_before.get(host, ""),
-        "after": run.baseline_after.get(host, ""),
-        "trials": [_trial(trial) for trial in run.trials],
+        "before": before,
+        "after": after,
+        "change_words": f"{before or 'unknown'}, unchanged" if before == after else f"{before} → {after}",
+        "trials": [_trial(trial, scale) for trial in run.trials],
     }
 
 
-def _trial(trial: TrialResult) -> dict[str, Any]:
+def _trial(trial: TrialResult, scale: float) -> dict[str, Any]:
     effect = trial.confirmed_effect or trial.effect
     return {
         "trial": trial.trial,
         "experiment": trial.experiment,
         "variant": trial.variant,
+        "name": f"{trial.experiment}/{trial.variant}",
         "hosts": trial.hosts,
         "verdict": trial.verdict,
         "reason": trial.reason,
         "reason_words": reason_words(trial),
         "objective": trial.objective,
+        "design": trial.design,
         "effect": None if effect is None else effect.model_dump(),
         "effect_confirmed": trial.confirmed_effect is not None,
         "effect_words": effect_words(effect, trial.objective),
+        "drawn": None if effect is None else _drawn(effect, scale),
         "evidence_words": evidence_words(trial.evidence, trial.threshold),
         "live_words": "" if trial.live is None else live_words(trial.live, trial.objective),
         "pairs": trial.pairs,
@@ -78,7 +103,25 @@ def _trial(trial: TrialResult) -> dict[str, Any]:
         "errors": trial.errors,
         "seconds": trial.seconds,
         "parameters": dict(trial.parameters),
+        "sets_words": ", ".join(_parameters(trial.parameters)),
     }
+
+
+def _drawn(effect: Effect, scale: float) -> dict[str, Any]:
+    """Where the page draws the effect, on the one axis that all effects of the page share."""
+    drawn = interval(effect, scale)
+    end = f"{scale * 100:g} %"
+    return {
+        "low": drawn.low,
+        "at": drawn.at,
+        "high": drawn.high,
+        "worse_words": f"{end} worse",
+        "better_words": f"{end} better",
+    }
+
+
+def _parameters(parameters: Mapping[str, object]) -> list[str]:
+    return [f"{name}: {value_words(value)}" for name, value in parameters.items()]
 
 
 def _without_templates(document: dict[str, Any]) -> str:

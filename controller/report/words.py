@@ -18,6 +18,14 @@ METRIC_WORDS = {
     "cpu_per_request": "CPU time per request",
 }
 
+STATUS_WORDS: dict[str, str] = {
+    "running": "is under way",
+    "completed": "completed",
+    "failed": "failed",
+    "interrupted": "was interrupted",
+    "unverified": "could not verify that it restored the baseline",
+}
+
 _SENTENCES: dict[str, str] = {
     "proven-gain": "it is proven better, and fresh pairs confirmed it",
     "futile": "a gain that would be worth keeping is implausible",
