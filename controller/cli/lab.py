@@ -6,6 +6,10 @@ import argparse
 import json
 import re
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from controller.lab.daemon import Lab
 
 
 def _lab_name(text: str) -> str:
@@ -61,7 +65,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _up(lab: Lab, args: argparse.Namespace) -> int:  # noqa: F821
+def _up(lab: Lab, args: argparse.Namespace) -> int:
     access = lab.up(port=args.port, say=_say)
     if args.output == "json":
         print(json.dumps(access.environment()))
@@ -71,7 +75,7 @@ def _up(lab: Lab, args: argparse.Namespace) -> int:  # noqa: F821
     return 0
 
 
-def _status(lab: Lab, args: argparse.Namespace) -> int:  # noqa: F821
+def _status(lab: Lab, args: argparse.Namespace) -> int:
     from controller.lab.daemon import describe
 
     document = describe(lab)

@@ -21,7 +21,7 @@ class CommandFailed(HostFailed):
         super().__init__(
             f"`{' '.join(command[:4])} ...` {ending}: {self.output[-600:] or 'no output'}",
             where="lab",
-            next_step="see the lab's log (controller lab status names it); controller lab down && controller lab up starts afresh",
+            next_step="read the lab's log; `controller lab down`, then `controller lab up`, starts afresh",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ from controller.lab.hosts import Hosts
 from controller.lab.images import ensure_image
 from controller.lab.limits import TOKEN_LENGTH
 from controller.lab.machine import require_parts
+from controller.lab.packetfilter import unload
 from controller.lab.serve import ADDRESS
 from controller.lab.state import LABEL, State, object_name, volume_folder
 from controller.model.errors import HostFailed
@@ -57,7 +59,7 @@ class Lab:
     def up(self, *, port: int | None = None, images: list[str] | None = None, say: Say = lambda _: None) -> Access:
         """Make sure that the images are built and the API runs; repeatable. Raises HostFailed."""
         require_parts()
-        for image in images or [one["name"] for one in catalog.IMAGES]:
+        for image in images if images is not None else [one["name"] for one in catalog.IMAGES]:
             ensure_image(image, say=say)
         record = self._read()
         if self._healthy(record):
@@ -81,6 +83,7 @@ class Lab:
             podman("rm", "--force", "--time=0", "--volumes", row["Id"])
         if rows:
             say(f"deleted {len(rows)} servers")
+        unload(self.name)
         for kind in ("network", "volume"):
             try:
                 podman(kind, "rm", "--force", object_name(self.name))
@@ -112,7 +115,7 @@ class Lab:
         if folder is None or not (folder / "state.db").exists():
             return []
         state = State(folder)
-        containers = Hosts(self.name, folder).list()
+        containers = Hosts(self.name, folder).all()
         rows = []
         for server in state.all("server"):
             container = containers.get(server["id"])
@@ -200,10 +203,8 @@ class Lab:
 
 
 def _is_alive(pid: int) -> bool:
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import threading
 from typing import Any
 
 from controller.lab.actions import Actions
+from controller.lab.packetfilter import load
 from controller.lab.query import check_labels, selector
 from controller.lab.replies import ApiError, invalid, not_found, not_unique, timestamp
 from controller.lab.state import Document, State
@@ -17,13 +19,16 @@ MAX_PER_SERVER = 5
 
 
 class Firewalls:
-    def __init__(self, state: State, actions: Actions) -> None:
+    def __init__(self, lab: str, state: State, actions: Actions) -> None:
+        self._lab = lab
         self._state = state
         self._actions = actions
+        self._mutex = threading.Lock()
+        self._enforced: dict[str, list[Document]] | None = None
         for command in ("apply_firewall", "remove_firewall", "set_firewall_rules"):
             actions.register(command, lambda _: self.enforce())
 
-    def list(self) -> list[Document]:
+    def all(self) -> list[Document]:
         return [self._public(firewall) for firewall in self._state.all("firewall")]
 
     def known(self, identity: int) -> Document:
@@ -168,6 +173,16 @@ class Firewalls:
 
     def enforce(self) -> None:
         """Make the machine's packet filter hold exactly the applied rules."""
+        with self._mutex:
+            firewalls = self._state.all("firewall")
+            guarded = {}
+            for server in self._state.all("server"):
+                covering = [one for one in firewalls if any(_covers(target, server) for target in one["targets"])]
+                if covering:
+                    guarded[server["address"]] = [rule for firewall in covering for rule in firewall["rules"]]
+            if guarded != self._enforced:
+                load(self._lab, guarded)
+                self._enforced = guarded
 
 
 def _covers(target: Document, server: Document) -> bool:

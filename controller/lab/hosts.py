@@ -1,4 +1,4 @@
-"""Servers as podman containers: create, start, stop, remove, list. Each call does its work however often it is repeated."""
+"""Servers as podman containers. Each call does its work however often it is repeated."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Hosts:
         facts = json.loads(podman("network", "inspect", self.network))[0]
         return ipaddress.IPv4Network(facts["subnets"][0]["subnet"])
 
-    def list(self) -> dict[int, Container]:
+    def all(self) -> dict[int, Container]:
         """Every container of the lab by server id."""
         rows = podman_json("ps", "--all", "--filter", f"label={LABEL}={self.lab}")
         return {container.server_id: container for container in map(_container, rows)}
@@ -86,9 +86,10 @@ class Hosts:
             "--no-hosts",
             "--systemd=always",
             "--cap-add=NET_ADMIN",
-            # The sandboxes of Debian's own units (systemd-timesyncd, logrotate) need their mounts.
+            # For units with mount namespaces, as on a real server.
             "--cap-add=SYS_ADMIN",
-            "--security-opt=seccomp=unconfined",
+            # For sudo and PAM, which complain on stderr without it.
+            "--cap-add=AUDIT_WRITE",
             "--sysctl=net.core.somaxconn=4096",
             f"--memory={limits.memory}",
             f"--cpus={limits.cpus}",
@@ -170,7 +171,7 @@ def _container(row: dict[str, Any]) -> Container:
 
 
 def next_address(network: ipaddress.IPv4Network, used: set[str], turn: int) -> str | None:
-    """The `turn`-th free address, going round: a freed address is not given out again at once. None when all are taken."""
+    """The `turn`-th free address, going round, so that a freed one is not reused at once. None when all are taken."""
     size = network.num_addresses - FIRST_HOST - 1
     for step in range(size):
         address = str(network.network_address + FIRST_HOST + (turn + step) % size)

@@ -5,6 +5,7 @@ Package sources and proxies are the machine's own, read from its apt when an ima
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -76,12 +77,12 @@ cd "$1"
 rm -f etc/ssh/ssh_host_* var/lib/dbus/machine-id
 : >etc/machine-id
 printf '127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' >etc/hosts
-for unit in getty@tty1.service console-getty.service systemd-logind.service e2scrub_reap.service \\
+for unit in getty@tty1.service console-getty.service e2scrub_reap.service \\
     systemd-networkd-wait-online.service networking.service; do
   ln -sf /dev/null "etc/systemd/system/$unit"
 done
 rm -f etc/systemd/system/timers.target.wants/apt-daily*.timer etc/systemd/system/getty.target.wants/*
-rm -f etc/systemd/system/multi-user.target.wants/nginx.service
+rm -f etc/systemd/system/multi-user.target.wants/unattended-upgrades.service
 """
 
 
@@ -155,8 +156,18 @@ def ensure_image(image: str, *, bare: bool = False, say: Callable[[str], None] =
         if not is_built(name):
             say(f"building the {image}{' bare' if bare else ''} image (once, about a minute)")
             _build(name, recipe(image, bare=bare))
+            _remove_older(name)
             say(f"built {name}")
     return name
+
+
+def _remove_older(name: str) -> None:
+    """Images of the same kind that no container uses."""
+    kind = name.rpartition("-")[0]
+    for other in podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).split():
+        if other != name and other.rpartition("-")[0] == kind:
+            with contextlib.suppress(CommandFailed):
+                podman("image", "rm", other)
 
 
 def _build(name: str, content: dict[str, object]) -> None:
@@ -178,7 +189,8 @@ def _build(name: str, content: dict[str, object]) -> None:
             except subprocess.TimeoutExpired:
                 code, imported = -1, None
             finally:
-                bootstrap.kill()
+                # Asked so, mmdebstrap removes its half-made tree.
+                bootstrap.terminate()
         if code != 0 or imported is None or imported.returncode != 0:
             said = log.read_text(encoding="utf-8", errors="replace") + (imported.stderr.decode() if imported else "")
             if imported is not None and imported.returncode == 0:

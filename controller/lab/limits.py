@@ -15,7 +15,7 @@ REQUESTS_PER_HOUR = 3600
 
 
 def check_token(header: str | None, method: str) -> str:
-    """The token of an Authorization header. Any of 64 characters is good; one that begins with `readonly` may only read."""
+    """The token of an Authorization header: any of 64 characters; one that begins with `readonly` may only read."""
     scheme, _, token = (header or "").partition(" ")
     read_only = token.startswith(READ_ONLY_PREFIX)
     if scheme.lower() != "bearer" or not (read_only or (len(token) == TOKEN_LENGTH and token.isalnum())):

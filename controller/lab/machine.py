@@ -67,7 +67,7 @@ def run_options() -> list[str]:
     """`podman run` options that let systemd start under this process's own limits."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
-    # podman lowers its own process limit to the kernel's highest process number; more is refused without CAP_SYS_RESOURCE.
+    # podman lowers its own process limit to the kernel's highest process number; raising it again may be refused.
     highest = int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
     files = min(files, 524288) if files != resource.RLIM_INFINITY else 524288
     processes = min(processes, highest) if processes != resource.RLIM_INFINITY else highest

@@ -34,7 +34,7 @@ class Named:
         self._state = state
         self.kind = kind
 
-    def list(self) -> list[Document]:
+    def all(self) -> list[Document]:
         return self._state.all(self.kind)
 
     def get(self, identity: int) -> Document:

@@ -32,7 +32,7 @@ def check_labels(labels: object) -> dict[str, str]:
 
 
 def selector(text: str) -> Callable[[Mapping[str, str]], bool]:
-    """A label selector as a predicate: `k`, `!k`, `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, joined by commas."""
+    """A label selector as a predicate: `k`, `!k`, `k=v`, `k==v`, `k!=v`, `k in (a,b)`, `k notin (a,b)`, by commas."""
     terms = [_term(part.strip()) for part in re.split(r",(?![^(]*\))", text)] if text.strip() else []
     return lambda labels: all(term(labels) for term in terms)
 

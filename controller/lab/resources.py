@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Handler = Callable[..., tuple[int, Any]]
 Routes = list[tuple[str, str, Handler]]
-FIREWALL_VERBS = ("set_rules", "apply_to_resources", "remove_from_resources")
 
 
 class Cloud:
@@ -34,7 +33,7 @@ class Cloud:
         self.faults = Faults(self.state)
         self.actions = Actions(self.state, self.faults)
         self.hosts = Hosts(lab, folder)
-        self.firewalls = Firewalls(self.state, self.actions)
+        self.firewalls = Firewalls(lab, self.state, self.actions)
         self.servers = Servers(self.state, self.hosts, self.actions, self.faults, self.firewalls)
         self.ssh_keys = Named(self.state, "ssh_key")
         self.placement_groups = Named(self.state, "placement_group")
@@ -68,17 +67,17 @@ def routes(cloud: Cloud) -> Routes:
         ("GET", "/pricing", lambda _: (200, {"pricing": catalog.pricing()})),
         ("GET", "/datacenters", _removed),
         ("GET", "/datacenters/{id}", _removed),
-        *_readable("ssh_key", "ssh_keys", cloud.ssh_keys.list, filters=("fingerprint",)),
+        *_readable("ssh_key", "ssh_keys", cloud.ssh_keys.all, filters=("fingerprint",)),
         *_changeable("ssh_key", "ssh_keys", cloud.ssh_keys),
         ("POST", "/ssh_keys", lambda call: (201, {"ssh_key": cloud.ssh_keys.create(call.body)})),
-        *_readable("placement_group", "placement_groups", cloud.placement_groups.list, filters=("type",)),
+        *_readable("placement_group", "placement_groups", cloud.placement_groups.all, filters=("type",)),
         *_changeable("placement_group", "placement_groups", cloud.placement_groups),
         (
             "POST",
             "/placement_groups",
             lambda call: (201, {"placement_group": cloud.placement_groups.create(call.body), "action": None}),
         ),
-        *_readable("firewall", "firewalls", firewalls.list),
+        *_readable("firewall", "firewalls", firewalls.all),
         *_changeable("firewall", "firewalls", firewalls),
         ("POST", "/firewalls", lambda call: _created_firewall(*firewalls.create(call.body))),
         ("POST", "/firewalls/{id}/actions/set_rules", lambda call, one: _actions(firewalls.set_rules(one, call.body))),
@@ -92,7 +91,7 @@ def routes(cloud: Cloud) -> Routes:
             "/firewalls/{id}/actions/remove_from_resources",
             lambda call, one: _actions(firewalls.remove(one, call.body)),
         ),
-        *_readable("server", "servers", cloud.servers.list, filters=("status",)),
+        *_readable("server", "servers", cloud.servers.all, filters=("status",)),
         (
             "PUT",
             "/servers/{id}",

@@ -87,13 +87,13 @@ class Servers:
 
     # What clients see
 
-    def list(self) -> list[Document]:
-        containers = self._hosts.list()
+    def all(self) -> list[Document]:
+        containers = self._hosts.all()
         return [self._public(server, containers) for server in self._state.all("server")]
 
     def get(self, identity: int) -> Document:
         server = self._known(identity)
-        return self._public(server, self._hosts.list())
+        return self._public(server, self._hosts.all())
 
     def _known(self, identity: int) -> Document:
         server = self._state.get("server", identity)
