@@ -86,12 +86,17 @@ rm -f etc/systemd/system/multi-user.target.wants/unattended-upgrades.service
 """
 
 
+def machine_release() -> dict[str, str]:
+    """The machine's /etc/os-release."""
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+
+
 def machine_sources(codename: str) -> list[str]:
     """The machine's Debian sources as one-line entries for `codename`; empty where its apt knows no Debian."""
-    release = Path("/etc/os-release").read_text(encoding="utf-8")
-    values = dict(line.split("=", 1) for line in release.splitlines() if "=" in line)
-    own = values.get("VERSION_CODENAME", "").strip('"')
-    if values.get("ID", "").strip('"') != "debian" or not own:
+    release = machine_release()
+    own = release.get("VERSION_CODENAME")
+    if release.get("ID") != "debian" or not own:
         return []
     listing = run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)", "Created-By: Packages"]
