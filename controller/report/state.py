@@ -112,9 +112,9 @@ def _drawn(effect: Effect, scale: float) -> dict[str, Any]:
     drawn = interval(effect, scale)
     end = f"{scale * 100:g} %"
     return {
-        "low": drawn.low,
-        "at": drawn.at,
-        "high": drawn.high,
+        "low": f"{drawn.low:g}",
+        "at": f"{drawn.at:g}",
+        "high": f"{drawn.high:g}",
         "worse_words": f"{end} worse",
         "better_words": f"{end} better",
     }
