@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from controller.lab.faults import Fault
-from controller.lab.limits import RateLimit, check_token
+from controller.lab.limits import RateLimit, authenticate, check_permission
 from controller.lab.query import check_labels
 from controller.lab.replies import ApiError, invalid
 from controller.lab.resources import Cloud, routes
@@ -99,7 +99,7 @@ class Api:
         try:
             if request.url.path == "/_lab/health":
                 return JSONResponse({"lab": self._cloud.lab})
-            token = check_token(request.headers.get("authorization"), request.method)
+            token = authenticate(request.headers.get("authorization"))
             if len(body) > MAX_BODY_BYTES:
                 raise invalid("body", "is too large")
             call = Call(request.method, request.url.path, parse_qs(request.url.query, keep_blank_values=True), body)
@@ -108,6 +108,7 @@ class Api:
             headers, allowed = self._limits.take(token)
             if not allowed:
                 raise ApiError("rate_limit_exceeded", "limit of 3600 requests per hour reached")
+            check_permission(token, call.method)
             status, document = self._dispatch(call)
         except ApiError as error:
             status, document = error.status, error.body()

@@ -14,15 +14,19 @@ READ_ONLY_PREFIX = "readonly"
 REQUESTS_PER_HOUR = 3600
 
 
-def check_token(header: str | None, method: str) -> str:
-    """The token of an Authorization header: any of 64 characters; one that begins with `readonly` may only read."""
+def authenticate(header: str | None) -> str:
+    """The token of an Authorization header: any of 64 characters, or one that begins with `readonly`."""
     scheme, _, token = (header or "").partition(" ")
-    read_only = token.startswith(READ_ONLY_PREFIX)
-    if scheme.lower() != "bearer" or not (read_only or (len(token) == TOKEN_LENGTH and token.isalnum())):
+    good = token.startswith(READ_ONLY_PREFIX) or (len(token) == TOKEN_LENGTH and token.isalnum())
+    if scheme.lower() != "bearer" or not good:
         raise ApiError("unauthorized", "unable to authenticate")
-    if read_only and method not in {"GET", "HEAD"}:
-        raise ApiError("token_readonly", "the token is only allowed to perform GET requests")
     return token
+
+
+def check_permission(token: str, method: str) -> None:
+    """A token that begins with `readonly` may only read."""
+    if token.startswith(READ_ONLY_PREFIX) and method not in {"GET", "HEAD"}:
+        raise ApiError("token_readonly", "the token is only allowed to perform GET requests")
 
 
 class RateLimit:

@@ -110,6 +110,10 @@ class LabFleet:
             }
         )
 
+    def new_public_key(self, name: str) -> str:
+        """The public half of a key pair that nothing else uses."""
+        return new_key(self.folder / name)
+
     def _create(self, name: str, image: str) -> Host:
         host_key = self.folder / f"{name}.host-key"
         public = new_key(host_key)

@@ -2,27 +2,29 @@ from __future__ import annotations
 
 import pytest
 
-from controller.lab.limits import REQUESTS_PER_HOUR, RateLimit, check_token
+from controller.lab.limits import REQUESTS_PER_HOUR, RateLimit, authenticate, check_permission
 from controller.lab.replies import ApiError
 
 TOKEN = "t" * 64
 
 
 def test_a_token_of_64_characters_may_do_everything() -> None:
-    assert check_token(f"Bearer {TOKEN}", "DELETE") == TOKEN
+    assert authenticate(f"Bearer {TOKEN}") == TOKEN
+    check_permission(TOKEN, "DELETE")
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer short", f"Basic {TOKEN}", f"Bearer {'?' * 64}"])
 def test_a_missing_or_wrong_token_is_unauthorized(header: str | None) -> None:
     with pytest.raises(ApiError) as caught:
-        check_token(header, "GET")
+        authenticate(header)
     assert (caught.value.status, caught.value.code) == (401, "unauthorized")
 
 
 def test_a_read_only_token_may_only_read() -> None:
-    assert check_token("Bearer readonly-token", "GET")
+    token = authenticate("Bearer readonly-token")
+    check_permission(token, "GET")
     with pytest.raises(ApiError) as caught:
-        check_token("Bearer readonly-token", "POST")
+        check_permission(token, "POST")
     assert (caught.value.status, caught.value.code) == (403, "token_readonly")
 
 
