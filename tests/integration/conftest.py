@@ -115,7 +115,7 @@ class LabFleet:
         return new_key(self.folder / name)
 
     def _create(self, name: str, image: str) -> Host:
-        host_key = self.folder / f"{name}.host-key"
+        host_key = self.folder / f"{name}-host-key"
         public = new_key(host_key)
         keys = [key for key in self.client.ssh_keys.get_all() if key.public_key == self.public_key]
         key = keys[0] if keys else self.client.ssh_keys.create("tests", self.public_key)
