@@ -43,9 +43,9 @@ http {{
     listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl;
     root {site};
     location /posted {{ return 201 "thanks"; }}
-    location /status {{ stub_status; }}
     @HTTP@
   }}
+  server {{ listen 127.0.0.1:{status}; location / {{ stub_status; }} }}
 }}
 """
 
@@ -73,8 +73,8 @@ class Nginx:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {name: (free_port(), free_port()) for name in ("live", "a", "b")}
-        self.port, self.tls = self.ports["live"]
+        self.ports = {name: (free_port(), free_port(), free_port()) for name in ("live", "a", "b")}
+        self.port, self.tls, self.status = self.ports["live"]
         self._masters: dict[str, subprocess.Popen[bytes]] = {}
         self.settings: dict[str, Any] = {
             "confirmed": "base",
@@ -116,8 +116,10 @@ class Nginx:
     def _start(self, name: str) -> None:
         folder = self.folder / name
         folder.mkdir()
-        port, tls = self.ports[name]
-        frame = FRAME.format(folder=folder, site=self.folder / "site", certificate=self.certificate, port=port, tls=tls)
+        port, tls, status = self.ports[name]
+        frame = FRAME.format(
+            folder=folder, site=self.folder / "site", certificate=self.certificate, port=port, tls=tls, status=status
+        )
         (folder / "frame.conf").write_text(frame)
         (folder / "nginx.conf").write_text(frame.replace("@HTTP@", ""))
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -164,7 +166,7 @@ def nginx(nginx_masters: Nginx) -> Nginx:
     return nginx_masters
 
 
-def make_plan(port: int, *, pairs: int = 1, design: str = "switchback", **changed: Any) -> dict[str, Any]:
+def make_plan(port: int, *, pairs: int | list[Any] = 1, design: str = "switchback", **changed: Any) -> dict[str, Any]:
     """A plan of short blocks at 200 requests a second; `workload` is laid over the default one."""
     workload = {"rate": 200, "requests": [{"path": "/small.txt"}], "port": port, "timeout_ms": 1000}
     workload |= changed.pop("workload", {})
@@ -174,7 +176,8 @@ def make_plan(port: int, *, pairs: int = 1, design: str = "switchback", **change
         "lease_seconds": 60, "seed": 7, "body_sample": 1,
     }  # fmt: skip
     plan |= changed
-    plan.setdefault("pairs", [list(pair) for pair in draw_pairs(plan["seed"], plan["trial"], plan["host"], pairs)])
+    drawn = draw_pairs(plan["seed"], plan["trial"], plan["host"], pairs) if isinstance(pairs, int) else pairs
+    plan["pairs"] = [list(pair) for pair in drawn]
     return plan
 
 

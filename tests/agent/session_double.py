@@ -2,7 +2,7 @@
 
 usage: session_double.py FOLDER --lease SECONDS --design switchback|duet
 
-FOLDER holds `settings.json` and one nginx folder an instance (`live`; `a` and `b` in a duet), each with a running master.
+FOLDER holds `settings.json` and one nginx folder an instance (`live`; `a` and `b` in a duet), its master running.
 Everything that it is told is appended to `session.log`. Without instances it only answers.
 """
 
@@ -92,25 +92,31 @@ def main() -> None:
     session = Session(Path(sys.argv[1]), sys.argv[sys.argv.index("--design") + 1])
 
     def say(document: dict[str, Any]) -> None:
-        print(json.dumps(document), flush=True)
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
 
     session.log(" ".join(sys.argv[2:]))
     if "refuse_start" in session.settings:
-        print(session.settings["refuse_start"], file=sys.stderr)
-        sys.exit(1)
-    say({"ok": True, "command": "ready", "confirmed": session.settings["confirmed"], "lease_seconds": 60})
-    for line in sys.stdin:
-        command = json.loads(line)
-        session.log(line.strip())
-        try:
-            say({"ok": True, "command": command["command"], **session.answer(command)})
-        except (OSError, RuntimeError, KeyError) as error:
-            say({"ok": False, "command": command["command"], "error": str(error)})
-        if command["command"] == "end":
-            return
-        if session.settings.get("die_after") == command["command"]:
-            break
-    session.restore()
+        sys.exit(str(session.settings["refuse_start"]))
+    ended = False
+    try:
+        say({"ok": True, "command": "ready", "confirmed": session.settings["confirmed"], "lease_seconds": 60})
+        for line in sys.stdin:
+            command = json.loads(line)
+            session.log(line.strip())
+            try:
+                answer = {"ok": True, "command": command["command"], **session.answer(command)}
+            except (OSError, RuntimeError, KeyError) as error:
+                answer = {"ok": False, "command": command["command"], "error": str(error)}
+            ended = command["command"] == "end"
+            say(answer)
+            if ended or session.settings.get("die_after") == command["command"]:
+                break
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        if not ended:
+            session.restore()
 
 
 main()
