@@ -53,9 +53,9 @@ def write_kept(
     path = kept_file(project, fleet)
     text = read_kept_text(project, fleet)
     document, _ = _parse(text, path)
-    comment = ", ".join(part for part in (run_id, experiment, effect) if part)
+    comment = _comment(run_id, experiment, effect)
     lines = _without(text.splitlines(), document, set(parameters)) or HEADER.format(fleet=fleet).splitlines()
-    lines += [f"{name}: {_one_line(value)}  # {' '.join(comment.split())}" for name, value in parameters.items()]
+    lines += [f"{name}: {_one_line(value)}  # {comment}" for name, value in parameters.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "\n".join(lines) + "\n")
 
@@ -95,6 +95,12 @@ def _without(lines: list[str], document: Document, names: set[str]) -> list[str]
             # What follows an entry and is indented belongs to it; comments and blank lines do not.
             gone.update(at for at in range(start + 1, end) if lines[at - 1].startswith((" ", "- ")))
     return [line for number, line in enumerate(lines, 1) if number not in gone]
+
+
+def _comment(*parts: str) -> str:
+    """The parts on one line, without what would end it or the document."""
+    text = ", ".join(part for part in parts if part)
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _one_line(value: ParameterValue) -> str:

@@ -58,7 +58,7 @@ def _bad_input(model: type[BaseModel], document: Document, place: Place, error: 
 
 def _place_in_document(document: Document, place: Place, details: ErrorDetails) -> Place:
     full = (*place, *details["loc"])
-    if details["type"] == "missing":
+    if details["type"] in {"missing", "extra_forbidden"}:
         return full
     if full and full[-1] == "[key]":
         return full[:-1]

@@ -1,0 +1,76 @@
+"""An experiment's parameters are held against the nginx role's own specification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.files.experiments import load_experiments
+from controller.adapters.files.parameters import check_parameters
+from controller.model.errors import BadInput
+from controller.model.project import Project
+
+EXPERIMENT = Path(__file__).parents[2] / "fixtures" / "experiment" / "good" / "smallest.json"
+
+
+def _check(project: Project, parameters: dict[str, Any], **fields: Any) -> None:
+    document = json.loads(EXPERIMENT.read_text()) | fields
+    document["variants"] = [{"name": "only", "parameters": parameters}]
+    folder = project.root / "experiments" / "tried"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.json").write_text(json.dumps(document, indent=1))
+    (experiment,) = load_experiments(project, ["tried"])
+    check_parameters(project, experiment)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"nginx_gzip_comp_level": 1, "nginx_gzip_types": ["text/css"]},
+        {"nginx_worker_processes": 2, "nginx_sendfile": False},
+        {"nginx_keepalive_timeout": "75s"},
+    ],
+)
+def test_parameters_within_their_specification_pass(project: Project, parameters: dict[str, Any]) -> None:
+    _check(project, parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"nginx_gzip_comp_levle": 1}, "did you mean nginx_gzip_comp_level"),
+        ({"nginx_gzip_comp_level": 10}, "must be between 1 and 9, found 10"),
+        ({"nginx_gzip_comp_level": True}, "must be a whole number, found true"),
+        ({"nginx_gzip_comp_level": 4.5}, "must be a whole number, found 4.5"),
+        ({"nginx_sendfile": "on"}, "must be true or false, found 'on'"),
+        ({"nginx_keepalive_timeout": "75s; load_module x"}, "must be of the form"),
+        ({"nginx_keepalive_timeout": "75s\n"}, "must be of the form"),
+        ({"nginx_gzip_types": []}, "a list with at least one item"),
+        ({"nginx_gzip_types": "text/css"}, "a list with at least one item"),
+        ({"nginx_gzip_proxied": ["sometimes"]}, "must be one of off, expired"),
+        ({"nginx_sites": ["x"]}, "an experiment cannot vary it"),
+    ],
+)
+def test_parameters_outside_it_are_refused_with_the_line(
+    project: Project, parameters: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        _check(project, parameters)
+    assert complaint in str(caught.value)
+    path, _, line = caught.value.where.rpartition(":")
+    assert next(iter(parameters)) in Path(path).read_text().splitlines()[int(line) - 1]
+
+
+def test_required_parameters_are_checked_too(project: Project) -> None:
+    with pytest.raises(BadInput, match="must be true or false"):
+        _check(project, {"nginx_gzip": True}, requires={"nginx_tcp_nopush": "yes"})
+
+
+@pytest.mark.parametrize("parameters", [{"nginx_access_log": False}, {"nginx_error_log_level": "crit"}])
+def test_a_gain_by_serving_less_is_refused_unless_it_is_meant(project: Project, parameters: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="by serving less"):
+        _check(project, parameters)
+    _check(project, parameters, allow_service_reduction=True)
