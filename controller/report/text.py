@@ -176,8 +176,10 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
     guardrails = plan.experiment.guardrails if plan else None
     style = VERDICT_STYLE[trial.verdict]
     reason = reason_words(trial, guardrails)
-    effect = effect_words(trial.confirmed_effect or trial.effect, trial.objective)
+    shown = trial.confirmed_effect or trial.effect
+    effect = "" if shown is None else effect_words(shown, trial.objective)
     first = f"; before confirmation: {effect_words(trial.effect, trial.objective)}" if trial.confirmed_effect else ""
+    evidence = f"{evidence_words(trial.evidence, trial.threshold)}, {trial.pairs} pairs, {trial.design}"
     return Group(
         Text(""),
         Text.assemble((trial.verdict, style), (f"  {trial.experiment}/{trial.variant}", "bold")),
@@ -187,9 +189,9 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
                 ("why", reason),
                 ("note", "" if trial.note.strip() in reason else trial.note.strip()),
                 ("effect", effect + first),
-                ("evidence", f"{evidence_words(trial.evidence, trial.threshold)}, {trial.pairs} pairs, {trial.design}"),
+                ("evidence", evidence if trial.pairs else ""),
                 ("live", "" if trial.live is None else live_words(trial.live, trial.objective)),
-                ("requests", f"{trial.requests}, {trial.errors} failed"),
+                ("requests", f"{trial.requests}, {trial.errors} failed" if trial.requests else ""),
                 ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),
                 ("sets", "\n".join(f"{name}: {value_words(value)}" for name, value in trial.parameters.items())),
             ]
