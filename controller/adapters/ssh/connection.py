@@ -14,7 +14,7 @@ from paramiko.pkey import UnknownKeyType
 
 from controller.adapters.files.atomic import replacing
 from controller.adapters.ssh.failures import UnknownHostKey, classify
-from controller.adapters.ssh.stream import Stream, chunks, exit_status
+from controller.adapters.ssh.stream import Stream, chunks, close_quietly, exit_status
 from controller.model.errors import BadInput, HostFailed, Transient
 from controller.model.fleet import Host
 
@@ -113,7 +113,7 @@ class Connection:
         try:
             yield channel
         finally:
-            channel.close()
+            close_quietly(channel)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from paramiko.ssh_exception import IncompatiblePeer
 from controller.model.errors import HostFailed, RatchetError, Transient
 from controller.model.fleet import Host
 
+SSH_PORT = 22
+
 
 class HostKeyUnknown(paramiko.SSHException):
     """The host's key is not in known_hosts."""
@@ -28,13 +30,14 @@ class UnknownHostKey(paramiko.MissingHostKeyPolicy):
 
 def classify(error: Exception, host: Host, user: str) -> RatchetError:
     """Transient for what may pass by itself, HostFailed for what will not."""
+    known_as = host.address if host.port == SSH_PORT else f"[{host.address}]:{host.port}"
     place = f"{host.name} ({host.address} port {host.port})"
     if isinstance(error, HostKeyUnknown):
         return HostFailed(
             f"its host key {error.key.fingerprint} is not in known_hosts",
             where=place,
             next_step="compare it with the host's console (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is "
-            f"the same, add `{host.address} {error.key.get_name()} {error.key.get_base64()}` to {host.known_hosts}",
+            f"the same, add `{known_as} {error.key.get_name()} {error.key.get_base64()}` to {host.known_hosts}",
         )
     if isinstance(error, paramiko.BadHostKeyException):
         return HostFailed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal
 
@@ -34,7 +35,7 @@ def chunks(channel: paramiko.Channel, host: str, *, idle: float, deadline: float
     while True:
         left = min(idle, deadline - time.monotonic())
         if left <= 0 or not poller.poll(left * 1000):
-            channel.close()
+            close_quietly(channel)
             raise HostFailed(
                 f"no answer within {idle:.0f} s",
                 where=host,
@@ -49,6 +50,12 @@ def chunks(channel: paramiko.Channel, host: str, *, idle: float, deadline: float
         else:
             # The descriptor is raised a moment before the flags are.
             time.sleep(0.001)
+
+
+def close_quietly(channel: paramiko.Channel) -> None:
+    """Close a channel; that its connection is gone already is fine."""
+    with suppress(paramiko.SSHException, OSError, EOFError):
+        channel.close()
 
 
 def exit_status(channel: paramiko.Channel, host: str) -> int:
@@ -85,7 +92,7 @@ class Stream:
         """Send one line. Raises HostFailed when the command does not take it. Safe from any thread."""
         try:
             self._channel.sendall(line.encode() + b"\n")
-        except OSError as error:
+        except (OSError, EOFError) as error:
             raise HostFailed(
                 f"the command takes no input: {error or 'it does not read'}",
                 where=self._host,
@@ -128,4 +135,4 @@ class Stream:
     def close(self) -> None:
         """End the conversation. Safe from any thread, and more than once."""
         self._closed_here = True
-        self._channel.close()
+        close_quietly(self._channel)

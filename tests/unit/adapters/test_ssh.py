@@ -1,0 +1,269 @@
+"""SSH as the controller speaks it, against a server in this process that speaks the real protocol."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from controller.adapters.files.keys import generate_key
+from controller.adapters.ssh import Connection, connect
+from controller.model.errors import BadInput, HostFailed
+from controller.model.fleet import Host
+
+
+class _Shell(paramiko.ServerInterface):
+    """Accepts one key, and runs each command in a shell."""
+
+    def __init__(self, allowed: str) -> None:
+        self._allowed = allowed
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        good = username == "ratchet" and f"{key.get_name()} {key.get_base64()}" == self._allowed
+        return paramiko.AUTH_SUCCESSFUL if good else paramiko.AUTH_FAILED
+
+    def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
+        return "publickey"
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:  # noqa: ARG002
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=_execute, args=(channel, command.decode()), daemon=True).start()
+        return True
+
+
+def _execute(channel: paramiko.Channel, command: str) -> None:
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = threading.Thread(target=_copy, args=(process.stderr, channel.sendall_stderr), daemon=True)
+    inputs = threading.Thread(target=_feed, args=(channel, process.stdin), daemon=True)
+    errors.start()
+    inputs.start()
+    _copy(process.stdout, channel.sendall)
+    errors.join()
+    channel.send_exit_status(process.wait())
+    channel.close()
+
+
+def _copy(source: object, send: object) -> None:
+    try:
+        while data := source.read1(32768):  # type: ignore[attr-defined]
+            send(data)  # type: ignore[operator]
+    except OSError:
+        return
+
+
+def _feed(channel: paramiko.Channel, target: object) -> None:
+    try:
+        while data := channel.recv(32768):
+            target.write(data)  # type: ignore[attr-defined]
+            target.flush()  # type: ignore[attr-defined]
+        target.close()  # type: ignore[attr-defined]
+    except OSError:
+        return
+
+
+@contextmanager
+def _server(host_key: paramiko.PKey, allowed: str) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    transports: list[paramiko.Transport] = []
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            transport = paramiko.Transport(connection)
+            transport.add_server_key(host_key)
+            transports.append(transport)
+            try:
+                transport.start_server(server=_Shell(allowed))
+            except (paramiko.SSHException, EOFError, OSError):
+                continue
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.close()
+        for transport in transports:
+            transport.close()
+
+
+def _write_key(path: Path, text: str) -> paramiko.PKey:
+    path.write_text(text)
+    path.chmod(0o600)
+    return paramiko.PKey.from_path(path)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    private, public = generate_key("client")
+    _write_key(tmp_path / "key", private)
+    host_private, host_public = generate_key("server")
+    server_key = _write_key(tmp_path / "server", host_private)
+    with _server(server_key, " ".join(public.split()[:2])) as port:
+        (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_public}")
+        yield Host(
+            name="web-1",
+            address="127.0.0.1",
+            port=port,
+            key_file=tmp_path / "key",
+            known_hosts=tmp_path / "known_hosts",
+        )
+
+
+@pytest.fixture
+def ssh(host: Host) -> Iterator[Connection]:
+    with connect(host, user="ratchet") as connection:
+        yield connection
+
+
+def test_a_command_gives_its_exit_code_and_both_outputs(ssh: Connection) -> None:
+    assert ssh.run("echo out; echo err >&2; exit 3", timeout=10) == (3, "out\n", "err\n")
+
+
+def test_much_output_on_both_sides_comes_whole(ssh: Connection) -> None:
+    code, out, err = ssh.run("head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2", timeout=30)
+    assert (code, len(out), len(err)) == (0, 3_000_000, 3_000_000)
+
+
+def test_a_command_that_takes_too_long_is_ended_at_its_deadline(ssh: Connection) -> None:
+    started = time.monotonic()
+    with pytest.raises(HostFailed, match="no answer within 1 s"):
+        ssh.run("while :; do echo busy; sleep 0.1; done", timeout=1)
+    assert time.monotonic() - started < 5
+
+
+def test_a_command_that_floods_is_ended(ssh: Connection) -> None:
+    with pytest.raises(HostFailed, match="more than 16 MiB"):
+        ssh.run("yes", timeout=60)
+
+
+def test_a_stream_answers_line_by_line(ssh: Connection) -> None:
+    with ssh.stream("cat") as channel:
+        lines = channel.lines(timeout=10)
+        for word in ("one", "two"):
+            channel.send(word)
+            assert next(lines) == word
+
+
+def test_a_silent_stream_is_given_up_after_its_patience(ssh: Connection) -> None:
+    with ssh.stream("echo first; sleep 30") as channel:
+        lines = channel.lines(timeout=0.5)
+        assert next(lines) == "first"
+        with pytest.raises(HostFailed, match="no answer within"):
+            next(lines)
+
+
+def test_a_stream_whose_command_fails_says_why(ssh: Connection) -> None:
+    with ssh.stream("echo last; echo refused >&2; exit 1") as channel:
+        lines = channel.lines(timeout=10)
+        assert next(lines) == "last"
+        with pytest.raises(HostFailed, match="the command ended with 1: refused"):
+            next(lines)
+
+
+def test_a_stream_that_is_closed_here_ends_quietly(ssh: Connection) -> None:
+    with ssh.stream("cat") as channel:
+        threading.Timer(0.3, channel.close).start()
+        assert list(channel.lines(timeout=10)) == []
+        with pytest.raises(HostFailed, match="takes no input"):
+            channel.send("too late")
+
+
+def test_closing_a_stream_ends_the_commands_input(ssh: Connection, tmp_path: Path) -> None:
+    with ssh.stream(f"cat > /dev/null; echo ended > {tmp_path}/seen") as channel:
+        channel.send("one")
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "seen").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_download_is_whole_or_not_there(ssh: Connection, tmp_path: Path) -> None:
+    target = tmp_path / "evidence"
+    ssh.download("head -c 2000000 /dev/zero", target)
+    assert target.stat().st_size == 2_000_000
+    for command, complaint in [
+        ("head -c 5 /dev/zero; echo gone >&2; exit 1", "ended with 1: gone"),
+        ("yes", "more than"),
+    ]:
+        with pytest.raises(HostFailed, match=complaint):
+            ssh.download(command, tmp_path / "other", limit=1_000_000)
+        assert not (tmp_path / "other").exists()
+
+
+def test_a_host_key_that_is_not_known_is_refused_with_the_line_to_add(host: Host) -> None:
+    host.known_hosts.write_text("")
+    with pytest.raises(HostFailed, match="is not in known_hosts") as caught, connect(host, user="ratchet"):
+        pass
+    assert "ssh-ed25519 AAAA" in caught.value.next_step
+    assert str(host.known_hosts) in caught.value.next_step
+
+
+def test_a_wrong_host_key_is_refused_at_once_and_loudly(host: Host) -> None:
+    host.known_hosts.write_text(f"[127.0.0.1]:{host.port} {generate_key('other')[1]}")
+    pauses: list[float] = []
+    with pytest.raises(HostFailed, match="WRONG HOST KEY"), connect(host, user="ratchet", sleep=pauses.append):
+        pass
+    assert pauses == []
+
+
+def test_a_key_that_the_host_does_not_accept_is_named(host: Host) -> None:
+    refused = pytest.raises(HostFailed, match=f"refuses the key {host.key_file} for user somebody")
+    with refused, connect(host, user="somebody"):
+        pass
+
+
+def test_an_unreachable_host_is_tried_again_with_growing_pauses_then_given_up(host: Host) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        nobody = host.model_copy(update={"port": reserved.getsockname()[1]})
+        pauses: list[float] = []
+        refused = pytest.raises(HostFailed, match=r"Connection refused \(tried 3 times\)")
+        with refused, connect(nobody, user="ratchet", sleep=pauses.append):
+            pass
+    assert pauses == [0.5, 1.5]
+
+
+def test_a_host_that_accepts_and_says_nothing_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.adapters.ssh.connection.BANNER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = host.model_copy(update={"port": mute.getsockname()[1]})
+        given_up = pytest.raises(HostFailed, match="its SSH server does not answer")
+        with given_up, connect(silent, user="ratchet", attempts=1):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "complaint"),
+    [
+        ("key", None, "the SSH key is missing"),
+        ("key", "not a key", "the SSH key cannot be read"),
+        ("known_hosts", None, "there is no known_hosts"),
+    ],
+)
+def test_a_missing_or_damaged_key_or_known_hosts_is_bad_input(
+    host: Host, file: str, text: str | None, complaint: str
+) -> None:
+    path = host.key_file.with_name(file)
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(BadInput, match=complaint), connect(host, user="ratchet"):
+        pass
