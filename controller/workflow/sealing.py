@@ -47,12 +47,21 @@ def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
         started_at=result.started_at,
         result=result.model_dump_json(),
     )
-    if (folder / "plan.json").is_file():
-        plan = RunPlan.model_validate_json((folder / "plan.json").read_text())
-        write_atomically(folder / "report.html", report_page(plan, result, judged_pairs(context, result)))
+    _write_report(context, result)
     refresh_dashboards(context, result.baseline_after)
     document: dict[str, Any] = json.loads(result.model_dump_json())
     return document
+
+
+def _write_report(context: RunContext, result: RunResult) -> None:
+    folder = context.run_directory(result.run_id)
+    if not (folder / "plan.json").is_file():
+        return  # the run ended before it had a plan
+    try:
+        plan = RunPlan.model_validate_json((folder / "plan.json").read_text())
+        write_atomically(folder / "report.html", report_page(plan, result, judged_pairs(context, result)))
+    except (OSError, ValueError, RatchetError) as error:
+        context.observer(Notice(level="warning", text=f"report.html not written: {error}"))
 
 
 def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]]:
