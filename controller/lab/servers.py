@@ -262,7 +262,17 @@ class Servers:
         return self.get(identity)
 
     def delete(self, identity: int) -> Document:
-        return self._order(identity, "delete_server")
+        """Forget the server at once; its container goes with the action."""
+        with self._state.transaction():
+            action = self._order_in_transaction(identity, "delete_server")
+            self._state.delete("server", identity)
+            self._firewalls.forget(identity)
+            for group in self._state.all("placement_group"):
+                if identity in group["servers"]:
+                    remaining = [one for one in group["servers"] if one != identity]
+                    self._state.change("placement_group", group["id"], servers=remaining)
+        self._actions.start(action)
+        return action
 
     def power(self, identity: int, verb: str, body: dict[str, Any]) -> Document:
         """One of the POWER actions."""
@@ -276,12 +286,15 @@ class Servers:
 
     def _order(self, identity: int, command: str, job: dict[str, Any] | None = None) -> Document:
         with self._state.transaction():
-            self._known(identity)
-            if self._actions.running_for("server", identity):
-                raise ApiError("locked", "server is locked: an action is already running")
-            action = self._actions.create(command, [("server", identity)], job)
+            action = self._order_in_transaction(identity, command, job)
         self._actions.start(action)
         return action
+
+    def _order_in_transaction(self, identity: int, command: str, job: dict[str, Any] | None = None) -> Document:
+        self._known(identity)
+        if self._actions.running_for("server", identity):
+            raise ApiError("locked", "server is locked: an action is already running")
+        return self._actions.create(command, [("server", identity)], job)
 
     # Jobs: each may be repeated
 
@@ -338,22 +351,13 @@ class Servers:
         self._start(action)
 
     def _delete(self, action: Document) -> None:
-        identity = int(action["resources"][0]["id"])
-        self._hosts.remove(identity)
-        with self._state.transaction():
-            self._state.delete("server", identity)
-            self._firewalls.forget(identity)
-            for group in self._state.all("placement_group"):
-                if identity in group["servers"]:
-                    remaining = [one for one in group["servers"] if one != identity]
-                    self._state.change("placement_group", group["id"], servers=remaining)
+        self._hosts.remove(int(action["resources"][0]["id"]))
         self._firewalls.enforce()
 
 
 def _status(running: list[Document], container: Container | None) -> str:
     commands = {action["command"] for action in running}
     for command, status in {
-        "delete_server": "deleting",
         "create_server": "initializing",
         "rebuild_server": "rebuilding",
         "start_server": "starting",

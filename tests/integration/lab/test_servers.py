@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,11 @@ from hcloud.locations.domain import Location
 from hcloud.server_types.domain import ServerType
 
 pytestmark = pytest.mark.lab
+
+
+def podman(*arguments: str) -> str:
+    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.strip()
 
 
 def answers(address: str, port: int, *, seconds: float = 1.0) -> bool:
@@ -86,9 +92,6 @@ def test_a_servers_disk_and_address_survive_power_and_a_killed_api(lab_session: 
     assert client.servers.get_by_id(server.id).status == "off"
     assert not answers(host.address, 22)
     again.power_on().wait_until_finished()
-    wait_for(lambda: answers(host.address, 22))
-    assert lab_session.ssh(host, "cat /root/kept") == "kept\n"
-    again.reboot().wait_until_finished()
     wait_for(lambda: answers(host.address, 22))
     assert lab_session.ssh(host, "cat /root/kept") == "kept\n"
     again.shutdown().wait_until_finished()
@@ -159,18 +162,17 @@ def test_ordered_failures_reach_the_client(lab_session: Any) -> None:
     session.fault("action_error", command="start_server", code="action_failed", times=1)
     made = client.servers.create(**order)
     made.action.wait_until_finished()
-    with pytest.raises(Exception, match="action_failed|ordered by a test"):
+    with pytest.raises(Exception, match="ordered by a test"):
         made.next_actions[0].wait_until_finished()
     client.servers.delete(made.server).wait_until_finished()
 
-    session.fault("slow_action", command="delete_server", seconds=1, times=1)
+    session.fault("slow_action", command="create_server", seconds=1, times=1)
     made = client.servers.create(**order, start_after_create=False)
-    made.action.wait_until_finished()
-    deletion = client.servers.delete(made.server)
     with pytest.raises(APIException) as caught:
-        client.servers.power_on(made.server)
+        client.servers.delete(made.server)
     assert caught.value.code == "locked"
-    deletion.wait_until_finished()
+    made.action.wait_until_finished()
+    client.servers.delete(made.server).wait_until_finished()
 
 
 def test_the_rate_limit_is_told_and_kept(lab_session: Any) -> None:
@@ -224,4 +226,12 @@ def test_a_bare_server_has_nothing_that_the_roles_install(lab_session: Any) -> N
         start_after_create=False,
     )
     made.action.wait_until_finished(max_retries=900)
+    container = f"ratchet-{lab_session.session.name}-{made.server.id}"
+    image = podman("inspect", "--format={{.ImageName}}", container)
+    disk = Path(podman("image", "mount", image))
+    try:
+        assert (disk / "usr/bin/python3").exists()
+        assert not any((disk / "usr/sbin" / program).exists() for program in ("nginx", "nft", "logrotate"))
+    finally:
+        podman("image", "unmount", image)
     client.servers.delete(made.server).wait_until_finished()
