@@ -24,6 +24,8 @@ RETRY_SECONDS = 0.5
 SSH_PORT = 22
 # Of `cloud-init status --wait`: done, or done with warnings.
 CLOUD_INIT_DONE = {0, 2}
+# Of `timeout`.
+SLICE_IS_OVER = 124
 
 NEW_HOST_KEY = """sudo -n sh -c 'set -e; cd /etc/ssh
 rm -f ssh_host_ed25519_key.new ssh_host_ed25519_key.new.pub
@@ -50,6 +52,11 @@ class FleetOrder:
     seeds: HostSeeds
     known_hosts: KnownHosts
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def sleep(self, seconds: float) -> None:
+        """Pause, unless the operator stops the command. Raises Interrupted."""
+        if self.stop.wait(seconds):
+            raise Interrupted("stopped", next_step="run the command again: it goes on where it stopped")
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ class BringUp:
                         where=f"{host.name} ({host.address})",
                         next_step="is this machine within `ssh_sources`? look at the server's console, then run again",
                     ) from None
-                self._pause()
+                self._order.sleep(RETRY_SECONDS)
             else:
                 return
 
@@ -182,15 +189,21 @@ class BringUp:
                     failure = error
             if time.monotonic() > deadline:
                 raise failure
-            self._pause()
+            self._order.sleep(RETRY_SECONDS)
 
     def _await_cloud_init(self, host: Host) -> None:
         self._say("waiting for cloud-init")
+        deadline = time.monotonic() + CLOUD_INIT_SECONDS
         with connect(host, user=host.admin_user) as ssh:
-            code, out, err = ssh.run("cloud-init status --wait --long", timeout=CLOUD_INIT_SECONDS)
+            # In slices, so that the operator's Ctrl-C is heard between them.
+            code = SLICE_IS_OVER
+            while code == SLICE_IS_OVER and time.monotonic() < deadline:
+                code, out, err = ssh.run("timeout 5 cloud-init status --wait --long", timeout=60)
+                self._order.sleep(0)
         if code not in CLOUD_INIT_DONE:
+            trouble = f"is not done after {CLOUD_INIT_SECONDS:.0f} s" if code == SLICE_IS_OVER else "failed"
             raise HostFailed(
-                f"cloud-init failed: {' '.join((out + err).split())[-400:]}",
+                f"cloud-init {trouble}: {' '.join((out + err).split())[-400:]}",
                 where=host.name,
                 next_step="see /var/log/cloud-init-output.log there; if it cannot be mended, delete the server and run "
                 "the command again",
@@ -214,7 +227,3 @@ class BringUp:
                 next_step="mend what it names, then run the command again",
             )
         return out
-
-    def _pause(self) -> None:
-        if self._order.stop.wait(RETRY_SECONDS):
-            raise Interrupted("stopped", where=self._name)

@@ -219,7 +219,7 @@ class _Provisioning:
             self._observe(Progress(text, host=name))
 
         try:
-            ready = BringUp(order, Cloud(self._access), name, index, say).run(server)
+            ready = BringUp(order, Cloud(self._access, sleep=order.sleep), name, index, say).run(server)
         except RatchetError as error:
             self._observe(Progress(error.what, host=name, state="failed"))
             raise

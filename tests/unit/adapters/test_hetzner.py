@@ -1,0 +1,136 @@
+"""The cloud's errors become ours by what a caller does about them; patience is bounded; the token stays unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from hcloud import APIException
+from hcloud.actions import Action, ActionFailedException
+
+from controller.adapters.hetzner import Access, Unavailable, modern, read_access, user_data
+from controller.adapters.hetzner.calls import BACKOFF_SECONDS, call, classify
+from controller.adapters.hetzner.cloud import firewall_rules
+from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
+from controller.model.fleet import Placement
+
+
+def _failing(errors: list[Exception]) -> Callable[[], str]:
+    def function() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    return function
+
+
+def _api(code: str | int, details: Any = None) -> APIException:
+    return APIException(code, "as ordered", details)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (_api("unauthorized"), BadInput),
+        (_api("token_readonly"), BadInput),
+        (_api("forbidden"), BadInput),
+        (_api("invalid_input"), BadInput),
+        (_api("resource_unavailable"), Unavailable),
+        (_api("placement_error"), Unavailable),
+        (_api("resource_limit_exceeded"), HostFailed),
+        (_api("protected"), HostFailed),
+        (_api("something_new"), HostFailed),
+        (_api("rate_limit_exceeded"), Transient),
+        (_api("conflict"), Transient),
+        (_api("locked"), Transient),
+        (_api("resource_in_use"), Transient),
+        (_api("service_error"), Transient),
+        (_api(503), Transient),
+        (_api("bad_gateway"), Transient),
+        (requests.ConnectionError("refused"), Transient),
+        (requests.Timeout("slow"), Transient),
+        (ActionFailedException(Action(1, error={"code": "resource_unavailable", "message": "none"})), Unavailable),
+        (ActionFailedException(Action(1, error={"code": "action_failed", "message": "broken"})), HostFailed),
+        (KeyError("server"), HostFailed),
+    ],
+)
+def test_each_error_is_named_by_what_to_do_and_has_a_next_step(error: Exception, kind: type[RatchetError]) -> None:
+    failure = classify("creating web-1", error)
+    assert type(failure) is kind
+    assert failure.what.startswith("creating web-1: ")
+    assert failure.next_step
+
+
+def test_the_fields_that_the_api_complains_about_are_told() -> None:
+    details = {"fields": [{"name": "server_type", "messages": ["is unknown", "is odd"]}]}
+    assert "server_type: is unknown, is odd" in classify("creating web-1", _api("invalid_input", details)).what
+
+
+def test_what_passes_by_itself_is_tried_again_with_growing_pauses() -> None:
+    pauses: list[float] = []
+    errors: list[Exception] = [requests.ConnectionError(), _api(503)]
+    assert call("listing", _failing(errors), sleep=pauses.append) == "done"
+    assert pauses == list(BACKOFF_SECONDS[:2])
+
+
+def test_patience_ends_and_says_how_often_it_tried() -> None:
+    pauses: list[float] = []
+    with pytest.raises(HostFailed, match=r"cannot be reached.*\(tried 4 times\)"):
+        call("listing", _failing([requests.ConnectionError()] * 9), sleep=pauses.append)
+    assert pauses == list(BACKOFF_SECONDS)
+
+
+def test_what_does_not_pass_by_itself_is_not_tried_again() -> None:
+    pauses: list[float] = []
+    with pytest.raises(BadInput):
+        call("listing", _failing([_api("unauthorized")]), sleep=pauses.append)
+    assert pauses == []
+
+
+def test_the_token_comes_from_the_environment_a_file_or_a_command_in_this_order(tmp_path: Any) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    environment = {
+        "HCLOUD_TOKEN_COMMAND": "printf 'from-command\\nsecond line\\n'",
+        "HCLOUD_TOKEN_FILE": str(tmp_path / "token"),
+        "HCLOUD_TOKEN": "from-environment",
+        "HCLOUD_ENDPOINT": "http://127.0.0.1:8080/v1/",
+    }
+    found = []
+    for name in ("HCLOUD_TOKEN", "HCLOUD_TOKEN_FILE", "HCLOUD_TOKEN_COMMAND"):
+        access = read_access(environment)
+        found.append(access.token)
+        assert access.endpoint == "http://127.0.0.1:8080/v1"
+        del environment[name]
+    assert found == ["from-environment", "from-file", "from-command"]
+
+
+def test_the_token_is_not_in_what_is_printed() -> None:
+    assert "secret" not in repr(Access("https://api.example/v1", "secret"))
+
+
+@pytest.mark.parametrize(("old", "new"), [("cx11", "cx23"), ("cx22", "cx23"), ("cx52", "cx53"), ("cpx22", "cpx22")])
+def test_a_type_that_is_no_longer_sold_is_replaced_by_its_successor(old: str, new: str) -> None:
+    assert modern(Placement(type=old, location="fsn1")) == Placement(type=new, location="fsn1")
+
+
+def test_only_ssh_is_bound_to_the_operators_networks() -> None:
+    rules = {rule.port or rule.protocol: rule.source_ips for rule in firewall_rules(["192.0.2.0/24"])}
+    assert rules.pop("22") == ["192.0.2.0/24"]
+    assert rules == {key: ["0.0.0.0/0", "::/0"] for key in ("80", "443", "8088", "icmp")}
+
+
+def test_user_data_makes_one_user_and_one_host_key_and_no_more() -> None:
+    text = user_data(
+        public_key="ssh-ed25519 USER u\n", host_private="PRIVATE\nKEY\n", host_public="ssh-ed25519 HOST h\n"
+    )
+    first, _, rest = text.partition("\n")
+    assert first == "#cloud-config"
+    document = yaml.safe_load(rest)
+    (user,) = document["users"]
+    assert (user["name"], user["lock_passwd"], user["ssh_authorized_keys"]) == ("ratchet", True, ["ssh-ed25519 USER u"])
+    assert document["ssh_deletekeys"]
+    assert document["ssh_keys"] == {"ed25519_private": "PRIVATE\nKEY\n", "ed25519_public": "ssh-ed25519 HOST h"}
+    assert not {"packages", "runcmd", "write_files", "bootcmd"} & document.keys()
