@@ -43,7 +43,7 @@ class FleetUnderTest:
 
     project: Path
     environment: dict[str, str]
-    name: str = "web"
+    name: str = "lab"
 
     def controller(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -65,6 +65,9 @@ class FleetUnderTest:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def runs(self) -> set[str]:
+        return {folder.name for folder in (self.project / "runs").glob("*")}
 
     def write_experiment(self, name: str, variants: dict[str, dict[str, Any]], **changes: Any) -> None:
         folder = self.project / "experiments" / name
@@ -114,10 +117,12 @@ class FleetUnderTest:
 
 
 def new_project(folder: Path, endpoint: str, token: str, *, hosts: int) -> FleetUnderTest:
-    """An operator's folder with a fleet `web` of `hosts` lab servers, not yet provisioned."""
-    settings = folder / "inventory/web/group_vars/all"
+    """An operator's folder with a fleet `lab` of `hosts` lab servers, not yet provisioned."""
+    settings = folder / "inventory/lab/group_vars/all"
     settings.mkdir(parents=True)
     shutil.copy(CHECKOUT / "ansible.cfg", folder)
+    for shipped in ("playbooks", "roles"):
+        (folder / shipped).symlink_to(CHECKOUT / shipped)
     shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
     servers = {"count": hosts, "image": "debian-12", "prefer": [{"type": "cx23", "location": "fsn1"}]}
     (settings / "ratchet.yml").write_text(
@@ -131,7 +136,8 @@ def new_project(folder: Path, endpoint: str, token: str, *, hosts: int) -> Fleet
 def fleet(lab_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
     folder = tmp_path_factory.mktemp("operator")
     under_test = new_project(folder, lab_session.endpoint, lab_session.token, hosts=2)
-    provisioned = under_test.controller("provision", "--fleet", "web", timeout=600)
+    shutil.copytree(CHECKOUT / "experiments", folder / "experiments")
+    provisioned = under_test.controller("provision", "--fleet", "lab", timeout=600)
     assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr
     yield under_test
-    under_test.controller("destroy", "--fleet", "web", "--yes")
+    under_test.controller("destroy", "--fleet", "lab", "--yes")

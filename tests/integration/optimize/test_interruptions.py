@@ -33,7 +33,7 @@ def newest_log(fleet: FleetUnderTest) -> list[dict[str, Any]]:
 
 def pairs_judged(fleet: FleetUnderTest, known: set[str]) -> Callable[[], bool]:
     def judged() -> bool:
-        runs = {folder.name for folder in (fleet.project / "runs").glob("*")} - known
+        runs = fleet.runs() - known
         return bool(runs) and any(event.get("event") == "pair" for event in newest_log(fleet))
 
     return judged
@@ -45,15 +45,11 @@ def long_run(fleet: FleetUnderTest) -> FleetUnderTest:
     return fleet
 
 
-def known_runs(fleet: FleetUnderTest) -> set[str]:
-    return {folder.name for folder in (fleet.project / "runs").glob("*")}
-
-
 def test_ctrl_c_finishes_the_block_and_puts_the_baseline_back(long_run: FleetUnderTest) -> None:
-    before, known = long_run.live(), known_runs(long_run)
-    run = long_run.start("optimize", "--fleet", "web", "--experiment", "long")
+    before, known = long_run.live(), long_run.runs()
+    run = long_run.start("optimize", "--fleet", "lab", "--experiment", "long")
     wait_until(pairs_judged(long_run, known), seconds=90, what="probing")
-    second = long_run.controller("optimize", "--fleet", "web", "--experiment", "long")
+    second = long_run.controller("optimize", "--fleet", "lab", "--experiment", "long")
     assert second.returncode == 4
     assert "is held by run r-" in second.stderr
     run.send_signal(signal.SIGINT)
@@ -64,8 +60,8 @@ def test_ctrl_c_finishes_the_block_and_puts_the_baseline_back(long_run: FleetUnd
 
 
 def test_after_kill_9_the_lease_restores_the_hosts_and_resume_ends_the_run(long_run: FleetUnderTest) -> None:
-    before, known = long_run.live(), known_runs(long_run)
-    run = long_run.start("optimize", "--fleet", "web", "--experiment", "long")
+    before, known = long_run.live(), long_run.runs()
+    run = long_run.start("optimize", "--fleet", "lab", "--experiment", "long")
     wait_until(pairs_judged(long_run, known), seconds=90, what="probing")
     run.kill()
     run.communicate()
@@ -91,7 +87,7 @@ def test_a_hand_edit_stops_the_run_and_is_not_touched(fleet: FleetUnderTest) -> 
     assert fleet.ssh(host, edit).returncode == 0
     try:
         fleet.write_experiment("level", {"level-4": {"nginx_gzip_comp_level": 4}})
-        done = fleet.controller("optimize", "--fleet", "web", "--experiment", "level")
+        done = fleet.controller("optimize", "--fleet", "lab", "--experiment", "level")
         assert done.returncode == 3
         assert f"{host}: was edited by hand" in done.stderr
         assert "# by hand" in done.stderr
@@ -105,7 +101,7 @@ def test_an_unreachable_host_is_named_and_nothing_is_changed(fleet: FleetUnderTe
     fleet.ssh(host, "sudo systemctl stop ssh.socket ssh")
     before = fleet.ssh(other, "readlink /etc/nginx/ratchet/live").stdout
     try:
-        done = fleet.controller("optimize", "--fleet", "web", "--experiment", "level")
+        done = fleet.controller("optimize", "--fleet", "lab", "--experiment", "level")
         assert done.returncode == 3
         assert host in done.stderr
         assert fleet.ssh(other, "readlink /etc/nginx/ratchet/live").stdout == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import urllib.request
+from typing import Any
 
 import pytest
 
@@ -30,32 +31,40 @@ FIELDS = {
 
 
 def test_provisioning_again_changes_nothing(fleet: FleetUnderTest) -> None:
-    again = fleet.controller("provision", "--fleet", "web", "--output", "json")
+    again = fleet.controller("provision", "--fleet", "lab", "--output", "json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["changed"] is False
 
 
 def test_a_dry_run_shows_the_diff_and_touches_nothing(fleet: FleetUnderTest) -> None:
     fleet.write_experiment("level", {"level-4": {"nginx_gzip_comp_level": 4}})
-    before = fleet.status()
-    done = fleet.controller("optimize", "--fleet", "web", "--experiment", "level", "--dry-run")
+    before, runs = fleet.status(), fleet.runs()
+    done = fleet.controller("optimize", "--fleet", "lab", "--experiment", "level", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "-    gzip_comp_level 9;" in done.stdout
     assert "+    gzip_comp_level 4;" in done.stdout
     assert fleet.status() == before
-    assert not (fleet.project / "runs").exists()
+    assert fleet.runs() == runs
 
 
-def test_a_clear_gain_is_kept_on_every_host_and_the_verdict_can_be_recomputed(fleet: FleetUnderTest) -> None:
-    before = fleet.live()
-    run = fleet.optimize("level")
+@pytest.fixture(scope="module")
+def kept(fleet: FleetUnderTest) -> dict[str, Any]:
+    """A run whose only variant is a clear gain."""
+    fleet.write_experiment("level", {"level-4": {"nginx_gzip_comp_level": 4}})
+    return {"found": fleet.live()} | fleet.optimize("level")
+
+
+def test_a_clear_gain_is_kept_on_every_host_and_the_verdict_can_be_recomputed(
+    fleet: FleetUnderTest, kept: dict[str, Any]
+) -> None:
+    run = kept
     (trial,) = run["trials"]
     assert trial.keys() >= FIELDS
     assert (trial["verdict"], trial["reason"]) == ("KEEP", "proven-gain"), trial
     assert trial["confirmed_effect"]["estimate"] > 0.1
     assert trial["errors"] == 0
-    assert run["baseline_before"] == before
-    assert run["baseline_after"] == fleet.live() != before
+    assert run["baseline_before"] == run["found"]
+    assert run["baseline_after"] == fleet.live() != run["found"]
     for host in fleet.live():
         # The id is the hash of what is there: read over another connection.
         content = fleet.ssh(host, "cat /etc/nginx/nginx.conf")
@@ -65,8 +74,8 @@ def test_a_clear_gain_is_kept_on_every_host_and_the_verdict_can_be_recomputed(fl
     assert json.loads(verified.stdout)["same"] is True
 
 
-def test_a_run_leaves_everything_that_explains_it(fleet: FleetUnderTest) -> None:
-    (folder,) = (fleet.project / "runs").iterdir()
+def test_a_run_leaves_everything_that_explains_it(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
+    folder = fleet.project / "runs" / kept["run_id"]
     assert {path.name for path in folder.iterdir()} >= {"plan.json", "verdict.json", "log.jsonl", "report.html"}
     for host in fleet.live():
         rows = gzip.decompress((folder / "trials/1" / f"{host}.csv.gz").read_bytes()).decode().splitlines()
@@ -76,7 +85,8 @@ def test_a_run_leaves_everything_that_explains_it(fleet: FleetUnderTest) -> None
     assert "proven-gain" in (folder / "log.jsonl").read_text()
 
 
-def test_the_dashboard_of_each_host_tells_the_verdict(fleet: FleetUnderTest) -> None:
+def test_the_dashboard_of_each_host_tells_the_verdict(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
+    assert kept["status"] == "completed"
     for host in fleet.live():
         with urllib.request.urlopen(f"http://{fleet.address(host)}:8088/", timeout=10) as answer:
             page = answer.read().decode()
@@ -86,7 +96,8 @@ def test_the_dashboard_of_each_host_tells_the_verdict(fleet: FleetUnderTest) -> 
             assert json.loads(answer.read())["host"] == host
 
 
-def test_a_harm_and_a_refused_variant_are_reverted(fleet: FleetUnderTest) -> None:
+def test_a_harm_and_a_refused_variant_are_reverted(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
+    assert kept["status"] == "completed"
     fleet.write_experiment(
         "worse",
         {
@@ -102,16 +113,16 @@ def test_a_harm_and_a_refused_variant_are_reverted(fleet: FleetUnderTest) -> Non
     assert fleet.live() == before
 
 
-def test_what_is_live_already_is_no_trial(fleet: FleetUnderTest) -> None:
+def test_what_is_live_already_is_no_trial(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
+    assert kept["status"] == "completed"
     fleet.write_experiment("same", {"level-4": {"nginx_gzip_comp_level": 4}})
     (trial,) = fleet.optimize("same")["trials"]
     assert (trial["verdict"], trial["reason"], trial["pairs"]) == ("REVERT", "no-difference", 0)
 
 
-def test_an_edited_csv_does_not_verify(fleet: FleetUnderTest) -> None:
+def test_an_edited_csv_does_not_verify(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
     host = next(iter(fleet.live()))
-    run_id = sorted(folder.name for folder in (fleet.project / "runs").iterdir())[0]
-    path = fleet.project / "runs" / run_id / "trials/1" / f"{host}.csv.gz"
+    path = fleet.project / "runs" / kept["run_id"] / "trials/1" / f"{host}.csv.gz"
     whole = path.read_bytes()
     rows = gzip.decompress(whole).decode().splitlines(keepends=True)
     fields = rows[20].split(",")
@@ -119,26 +130,24 @@ def test_an_edited_csv_does_not_verify(fleet: FleetUnderTest) -> None:
     rows[20] = ",".join(fields)
     path.write_bytes(gzip.compress("".join(rows).encode()))
     try:
-        verified = fleet.controller("verify", run_id)
+        verified = fleet.controller("verify", kept["run_id"])
         assert verified.returncode == 3
         assert "measurement-invalid" in verified.stdout
     finally:
         path.write_bytes(whole)
 
 
-def test_history_and_show_tell_of_past_runs(fleet: FleetUnderTest) -> None:
-    history = fleet.controller("history", "--fleet", "web", "--output", "json")
-    assert len(json.loads(history.stdout)) >= 3
-    shown = fleet.controller("show", "last")
+def test_history_and_show_tell_of_past_runs(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
+    history = fleet.controller("history", "--fleet", "lab", "--output", "json")
+    assert kept["run_id"] in history.stdout
+    shown = fleet.controller("show", kept["run_id"])
     assert shown.returncode == 0
-    assert "no-difference" in shown.stdout or "renders to" in shown.stdout
+    assert "KEEP" in shown.stdout
 
 
-def test_a_rollback_to_before_a_run_undoes_what_it_kept(fleet: FleetUnderTest) -> None:
-    run_id = sorted(folder.name for folder in (fleet.project / "runs").iterdir())[0]
-    document = json.loads((fleet.project / "runs" / run_id / "verdict.json").read_text())
-    done = fleet.controller("rollback", "--fleet", "web", "--before", run_id)
+def test_a_rollback_to_before_a_run_undoes_what_it_kept(fleet: FleetUnderTest, kept: dict[str, Any]) -> None:
+    done = fleet.controller("rollback", "--fleet", "lab", "--before", kept["run_id"])
     assert done.returncode == 0, done.stderr
-    assert fleet.live() == document["baseline_before"]
+    assert fleet.live() == kept["baseline_before"]
     audited = fleet.controller("audit", "verify")
     assert audited.returncode == 0, audited.stdout
