@@ -132,7 +132,7 @@ def mann_whitney(seen: Floats) -> Kept:
 
 
 def kayenta(seen: Floats) -> Kept:
-    """Keep when the mean falls by 5 % and Kayenta's judge says LOW: 98 % interval of the shift below a quarter of it."""
+    """Keep when the mean falls by 5 % and Kayenta says LOW: 98 % interval of the shift below a quarter of it."""
     before, after = _minutes(seen)
     shifts = numpy.sort((after[:, :, None] - before[:, None, :]).reshape(len(seen), -1), axis=1)
     rank = math.floor(225 / 2 - 2.326348 * math.sqrt(15 * 15 * 31 / 12))

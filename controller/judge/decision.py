@@ -98,18 +98,18 @@ class Decision:
                 self.searched.append(gain)
                 self.better.add(gain)
                 self._futile.add(self.rule.least_gain - gain)
-        if _reached(self.slower, SLOWER):
+        if reached(self.slower, SLOWER):
             return Outcome("revert", "slower", f"evidence {self.slower.value:.3g} that the variant is slower")
         return self._confirm() if self.confirming else self._search()
 
     def _search(self) -> Outcome:
         rule = self.rule
-        proven = len(self.searched) >= rule.minimum_pairs and _reached(self.better, rule.threshold)
+        proven = len(self.searched) >= rule.minimum_pairs and reached(self.better, rule.threshold)
         if proven and estimate(self.searched) >= rule.least_gain:
             self._fresh_wanted = rule.fresh_pairs(len(self.searched), self.pairs)
             return Outcome("confirm", None, f"proven; {self._fresh_wanted} fresh pairs to confirm it")
         small = "a gain is proven, but smaller than the minimum effect" if proven else ""
-        if _reached(self._futile, FUTILE):
+        if reached(self._futile, FUTILE):
             return Outcome("revert", "futile", small or "a gain of the minimum effect is implausible")
         if self.pairs >= rule.maximum_pairs:
             return Outcome("revert", "undecided", small or f"not proven within {rule.maximum_pairs} pairs")
@@ -126,5 +126,5 @@ class Decision:
         return Outcome("confirm", None, f"fresh pair {len(self.fresh)} of {wanted}")
 
 
-def _reached(process: SignProcess, threshold: float) -> bool:
+def reached(process: SignProcess, threshold: float) -> bool:
     return process.log_value >= math.log(threshold)

@@ -6,8 +6,8 @@ Two kinds of limit, because two kinds of figure:
 * Ratios are measured. Memory and open files are steady, so two pairs running on one host are enough. p99 and CPU time
   per request of one short block are noisy (a single p99 may double by chance), so a trial ends when the evidence that
   the ratio is beyond its limit reaches 20, by the same process that proves gains; pairs that all exceed the limit get
-  there in five to six. That only stops harm early: before a KEEP the median ratio must also be within the limit, over
-  all pairs and over the fresh ones alone.
+  there in five to six. That only stops harm early: a KEEP also needs the median ratio within the limit, over the pairs
+  that prove the gain and over the fresh ones that confirm it.
 """
 
 from __future__ import annotations
@@ -69,10 +69,9 @@ class _Ratio:
         return self._breach(0) if self._process.log_value >= math.log(HARM_EVIDENCE) else None
 
     def before_keep(self, fresh: int) -> Breach | None:
-        """Whether the figure stands in the way of a KEEP; `fresh`: how many of the last pairs confirm (0: none yet)."""
-        for since in (0, -fresh):
-            if statistics.median(self._excesses[since:]) > 0:
-                return self._breach(since)
+        """Whether the figure's median is beyond the limit in the last `fresh` pairs; 0 means all pairs so far."""
+        if statistics.median(self._excesses[-fresh:]) > 0:
+            return self._breach(-fresh)
         if self._steady and any(self._running.values()):
             return self._breach(-1)
         return None
@@ -107,7 +106,10 @@ class GuardrailWatch:
         return self._check_ratios(pair)
 
     def before_keep(self, fresh: int = 0) -> Breach | None:
-        """What stands in the way of a KEEP although it did not end the trial; `fresh`: how many last pairs confirm."""
+        """What stands in the way of a KEEP although it did not end the trial.
+
+        Asked when the gain is proven, over all pairs (`fresh` 0), and when it is confirmed, over the last `fresh`.
+        """
         for ratio in (self._memory, self._files, self._cpu, self._p99):
             breach = ratio.before_keep(fresh)
             if breach:
