@@ -26,8 +26,11 @@ from controller.lab.machine import global_options, require_parts, run_options  #
 BOOT_SECONDS = 40
 
 
+WANTED = os.environ.get("RATCHET_MOLECULE_IMAGE", "debian-12")
+
+
 def container(scenario: str) -> str:
-    return f"ratchet-molecule-{scenario}"
+    return f"ratchet-molecule-{scenario}-{WANTED}"
 
 
 def up(scenario: str, folder: Path) -> None:
@@ -35,8 +38,7 @@ def up(scenario: str, folder: Path) -> None:
     require_parts()
     down(scenario, folder)
     folder.mkdir(parents=True)
-    wanted = os.environ.get("RATCHET_MOLECULE_IMAGE", "debian-12")
-    image = ensure_image(wanted.removesuffix("-bare"), bare=wanted.endswith("-bare"), say=print)
+    image = ensure_image(WANTED.removesuffix("-bare"), bare=WANTED.endswith("-bare"), say=print)
     key = folder / "key"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "molecule", "-f", str(key)])
     name = container(scenario)
@@ -60,7 +62,9 @@ def up(scenario: str, folder: Path) -> None:
     # Nothing seeds this host, so cloud-init has nothing to wait for.
     podman("cp", str(empty), f"{name}:/etc/cloud/cloud-init.disabled")
     podman(*global_options(), "start", name)
-    inside(name, "mkdir -pm 700 /root/.ssh && cat >/root/.ssh/authorized_keys && ssh-keygen -A", key.with_suffix(".pub"))
+    inside(
+        name, "mkdir -pm 700 /root/.ssh && cat >/root/.ssh/authorized_keys && ssh-keygen -A", key.with_suffix(".pub")
+    )
     wait_for_boot(name)
     address = json.loads(podman("inspect", name))[0]["NetworkSettings"]["Networks"]["podman"]["IPAddress"]
     host_key = inside(name, "cat /etc/ssh/ssh_host_ed25519_key.pub")
