@@ -155,11 +155,11 @@ def test_what_only_happens_to_have_our_name_is_left_alone(site: Site) -> None:
 
 
 def test_an_unknown_server_type_and_an_empty_stock_are_told(site: Site) -> None:
-    site.settings("other", prefer=[{"type": "cx24", "location": "fsn1"}])
+    site.settings("other", prefer=[{"type": "cpx222", "location": "fsn1"}])
     answer = site.controller("provision", "--fleet", "other")
     assert answer.code == 2
-    assert "unknown server type cx24" in answer.err
-    assert "did you mean cx2" in answer.err
+    assert "unknown server type cpx222" in answer.err
+    assert "did you mean cpx22?" in answer.err
     site.settings("other", prefer=[{"type": "cx23", "location": "fsn1"}])
     site.lab.session.fault("unavailable", server_type="cx23", location="fsn1")
     answer = site.controller("provision", "--fleet", "other")

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import paramiko
@@ -53,8 +53,10 @@ def _execute(channel: paramiko.Channel, command: str) -> None:
     inputs.start()
     _copy(process.stdout, channel.sendall)
     errors.join()
-    channel.send_exit_status(process.wait())
-    channel.close()
+    # A test may have hung up meanwhile.
+    with suppress(EOFError, OSError):
+        channel.send_exit_status(process.wait())
+        channel.close()
 
 
 def _copy(source: object, send: object) -> None:
