@@ -84,12 +84,12 @@ class Lab:
         if rows:
             say(f"deleted {len(rows)} servers")
         unload(self.name)
-        for kind in ("network", "volume"):
-            try:
-                podman(kind, "rm", "--force", object_name(self.name))
-            except CommandFailed as error:
-                if "no such" not in error.output and "not found" not in error.output:
-                    raise
+        Hosts(self.name, self.folder).remove_network()
+        try:
+            podman("volume", "rm", "--force", object_name(self.name))
+        except CommandFailed as error:
+            if "no such" not in error.output:
+                raise
         self._record.unlink(missing_ok=True)
 
     def stop_api(self, *, kill: bool = False) -> None:

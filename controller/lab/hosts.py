@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from controller.lab.commands import CommandFailed, podman, podman_json
+from controller.lab.commands import CommandFailed, podman, podman_json, run
 from controller.lab.machine import Limits, global_options, run_options
 from controller.lab.state import LABEL, object_name
 
@@ -25,7 +26,7 @@ class Container:
     server_id: int
     state: str
     started: datetime | None
-    pid: int
+    exit_code: int
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,30 @@ class Hosts:
         return f"{object_name(self.lab)}-{server_id}"
 
     def ensure_network(self) -> ipaddress.IPv4Network:
-        """The lab's network; podman picks a free range when it is new."""
+        """The lab's network; podman picks a free range when it is new.
+
+        Its bridge lives only while a server does. Without one, requests for a server that is off would take the default
+        route out of this machine; a route of last resort keeps them here.
+        """
         try:
             podman("network", "exists", self.network)
         except CommandFailed:
             podman("network", "create", "--disable-dns", "--label", f"{LABEL}={self.lab}", self.network)
+        range_ = self._range()
+        run(["ip", "route", "replace", *_last_resort(range_)])
+        return range_
+
+    def remove_network(self) -> None:
+        """The network, if there is one."""
+        try:
+            range_ = self._range()
+        except CommandFailed:
+            return
+        with contextlib.suppress(CommandFailed):
+            run(["ip", "route", "delete", *_last_resort(range_)])
+        podman("network", "rm", "--force", self.network)
+
+    def _range(self) -> ipaddress.IPv4Network:
         facts = json.loads(podman("network", "inspect", self.network))[0]
         return ipaddress.IPv4Network(facts["subnets"][0]["subnet"])
 
@@ -88,6 +108,8 @@ class Hosts:
             "--cap-add=NET_ADMIN",
             # For units with mount namespaces, as on a real server.
             "--cap-add=SYS_ADMIN",
+            # For `reboot` and `poweroff` on the host; they reach its own process tree only.
+            "--cap-add=SYS_BOOT",
             # For sudo and PAM, which complain on stderr without it.
             "--cap-add=AUDIT_WRITE",
             "--sysctl=net.core.somaxconn=4096",
@@ -159,6 +181,10 @@ class Hosts:
         return True
 
 
+def _last_resort(range_: ipaddress.IPv4Network) -> list[str]:
+    return ["unreachable", str(range_), "metric", str(2**32 - 1)]
+
+
 def _container(row: dict[str, Any]) -> Container:
     started = row.get("StartedAt")
     running = row["State"] == "running"
@@ -166,7 +192,7 @@ def _container(row: dict[str, Any]) -> Container:
         server_id=int(row["Labels"][ID_LABEL]),
         state=row["State"],
         started=datetime.fromtimestamp(started, UTC) if running and started else None,
-        pid=int(row.get("Pid") or 0),
+        exit_code=int(row.get("ExitCode") or 0),
     )
 
 

@@ -13,7 +13,7 @@ from controller.lab.commands import run
 from controller.model.errors import HostFailed
 
 # program -> the Debian package that brings it
-PROGRAMS = {"podman": "podman", "mmdebstrap": "mmdebstrap", "nft": "nftables", "iptables": "iptables"}
+PROGRAMS = {"podman": "podman", "mmdebstrap": "mmdebstrap", "nft": "nftables", "iptables": "iptables", "ip": "iproute2"}
 NETWORK_PROGRAMS = {"netavark": "netavark"}
 LIBRARIES = (Path("/usr/lib/podman"), Path("/usr/libexec/podman"))
 

@@ -13,6 +13,7 @@ from controller.lab.firewalls import Firewalls
 from controller.lab.hosts import Hosts
 from controller.lab.projects import Named
 from controller.lab.query import filtered, ordered, page
+from controller.lab.reboots import Reboots
 from controller.lab.replies import ApiError, invalid, not_found
 from controller.lab.servers import POWER, CreateServer, Servers
 from controller.lab.state import Document, State
@@ -33,6 +34,7 @@ class Cloud:
         self.faults = Faults(self.state)
         self.actions = Actions(self.state, self.faults)
         self.hosts = Hosts(lab, folder)
+        self.reboots = Reboots(self.hosts)
         self.firewalls = Firewalls(lab, self.state, self.actions)
         self.servers = Servers(self.state, self.hosts, self.actions, self.faults, self.firewalls)
         self.ssh_keys = Named(self.state, "ssh_key")
@@ -41,8 +43,10 @@ class Cloud:
     def open(self) -> None:
         self.firewalls.enforce()
         self.actions.take_up()
+        self.reboots.open()
 
     def close(self) -> None:
+        self.reboots.close()
         self.actions.stop()
 
     def server_types(self) -> list[Document]:

@@ -22,7 +22,8 @@ BOOT_SECONDS = 180
 
 
 def new_key(file: Path) -> str:
-    """Make an SSH key pair; returns the public half."""
+    """Make an SSH key pair, in place of an older one; returns the public half."""
+    file.unlink(missing_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", file.name, "-f", file], check=True)
     return file.with_suffix(".pub").read_text().strip()
 

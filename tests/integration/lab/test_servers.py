@@ -94,7 +94,17 @@ def test_a_servers_disk_and_address_survive_power_and_a_killed_api(lab_session: 
     again.power_on().wait_until_finished()
     wait_for(lambda: answers(host.address, 22))
     assert lab_session.ssh(host, "cat /root/kept") == "kept\n"
-    again.shutdown().wait_until_finished()
+
+
+def test_a_server_that_reboots_itself_comes_back_and_one_that_is_shut_down_does_not(lab_session: Any) -> None:
+    client = lab_session.client
+    (host,) = lab_session.hosts(1, prefix="power")
+    server = client.servers.get_by_name(host.name)
+    lab_session.ssh(host, "touch /run/before; systemd-run --on-active=1 --timer-property=AccuracySec=100ms reboot")
+    wait_for(lambda: "gone" in lab_session.ssh(host, "test -e /run/before || echo gone", check=False), seconds=90)
+    server.shutdown().wait_until_finished()
+    assert client.servers.get_by_id(server.id).status == "off"
+    time.sleep(1)
     assert client.servers.get_by_id(server.id).status == "off"
     lab_session.delete(host)
     assert client.servers.get_by_name(host.name) is None
