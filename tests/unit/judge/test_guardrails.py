@@ -37,6 +37,10 @@ def test_two_failed_requests_in_one_block_end_the_trial_at_once():
     assert reason(lambda number: {"errors": 2} if number == 3 else {}) == ("guardrail-errors", 3)
 
 
+def test_failures_that_all_pairs_together_would_hide_still_end_the_trial():
+    assert reason(lambda number: {"errors": 2} if number == 8 else {}) == ("guardrail-errors", 8)
+
+
 def test_one_failed_request_is_forgiven_and_the_second_is_not():
     assert reason(lambda number: {"errors": 1} if number == 3 else {})[0] == "proven-gain"
     assert reason(lambda number: {"errors": 1} if number in {1, 3} else {}) == ("guardrail-errors", 3)

@@ -59,21 +59,31 @@ def test_a_paired_gain_is_the_median_over_slots_of_the_logarithm_of_control_over
     assert recompute(text, sidecar)[0].paired_gain == round((logs[1] + logs[2]) / 2, 6)
 
 
-def test_an_objective_of_zero_counts_as_one_microsecond():
+def test_ranks_round_up_even_where_one_hundredth_of_a_row_is_left_over():
+    # 99 rows that count: 99 % of them are 98.01, so p99 is the largest.
+    text, sidecar = build(pairs=1, planned=1, block_seconds=0.99, failures=0)
+    rows = [line.split(",") for line in text.splitlines()[1:]]
+    for block in recompute(text, sidecar):
+        counted = [int(row[7] or row[6]) for row in rows if row[1] == str(block.block) and int(row[4]) >= 0]
+        assert (len(counted), block.p99_us) == (99, max(counted))
+
+
+@pytest.mark.parametrize(("control", "variant", "expected"), [(20, 0, 2.995732), (0, 20, -2.995732), (1, 0, 0.0)])
+def test_an_objective_of_zero_counts_as_one_microsecond(control, variant, expected):
     text, sidecar = build(
         design="duet", pairs=1, planned=1, block_seconds=0.01, burn_in_seconds=0, failures=0, random_seed=3
     )
     rows = [line.split(",") for line in text.splitlines()]
     for row in rows[1:]:
-        row[7] = "0" if row[2] == "v" else "20"
+        row[7] = str(variant if row[2] == "v" else control)
         row[6] = "500"
     text = "\n".join(",".join(row) for row in rows) + "\n"
     sidecar["csv"] = sealed(text)
     for told in sidecar["blocks"]:
-        value = 0 if told["arm"] == "variant" else 20
+        value = variant if told["arm"] == "variant" else control
         told.update({f"p{percent}_us": value for percent in (50, 90, 95, 99)})
-        told.update(mean_us=float(value), user_p99_us=500, paired_gain=round(math.log(20), 6))
-    assert recompute(text, sidecar)[0].paired_gain == 2.995732
+        told.update(mean_us=float(value), user_p99_us=500, paired_gain=expected)
+    assert recompute(text, sidecar)[0].paired_gain == expected
 
 
 def test_a_switchback_that_was_stopped_between_two_blocks_keeps_its_last_block():
