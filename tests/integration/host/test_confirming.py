@@ -1,0 +1,178 @@
+"""From the distribution's configuration to a baseline, to the next one, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.host.conftest import BASELINE, BASELINE_ID, VARIANT, VARIANT_ID, Host, configuration, identity
+
+pytestmark = pytest.mark.lab
+
+REFUSED = "server { listen 8092; location / { bogus on; } }"
+
+
+@pytest.fixture
+def untouched(fresh_host: Host) -> Host:
+    """The host as nginx's package leaves it."""
+    fresh_host.run(
+        "ratchet-host rollback --to original;"
+        "cp --remove-destination /etc/nginx/ratchet/original/nginx.conf /etc/nginx/;"
+        "rm -rf /etc/nginx/ratchet /var/lib/ratchet /run/ratchet; systemctl restart nginx"
+    )
+    return fresh_host
+
+
+def test_a_first_push_leaves_the_original_live_and_keeps_a_copy(untouched: Host) -> None:
+    workers = untouched.workers()
+    own = untouched.run("cat /etc/nginx/nginx.conf")
+    answer = untouched.stage(baseline=BASELINE)
+    assert answer["ok"] and answer["changed"] and answer["live"] is None and answer["confirmed"] is None
+    assert answer["configurations"]["baseline"]["id"] == BASELINE_ID
+    assert (
+        "+    gzip on; gzip_types application/json; gzip_comp_level 9;"
+        in answer["configurations"]["baseline"]["diff_from_live"]
+    )
+    assert untouched.run("test ! -L /etc/nginx/nginx.conf && cat /etc/nginx/nginx.conf") == own
+    assert untouched.run("cat /etc/nginx/ratchet/original/nginx.conf") == own
+    assert untouched.workers() == workers
+
+
+def test_check_mode_tests_a_configuration_and_leaves_nothing(untouched: Host) -> None:
+    before = untouched.run("find /etc/nginx | sort")
+    answer = untouched.stage("--check", baseline=BASELINE, bad=configuration(4, REFUSED))
+    assert answer["configurations"]["baseline"] | {"diff_from_live": ""} == {
+        "id": BASELINE_ID, "ok": True, "changed": True, "error": "", "diff_from_live": "",
+    }  # fmt: skip
+    assert "bogus" in answer["configurations"]["bad"]["error"]
+    assert untouched.run("find /etc/nginx | sort") == before
+
+
+def test_the_first_confirm_adopts_the_host_and_the_original_is_one_rollback_away(untouched: Host) -> None:
+    own = untouched.run("cat /etc/nginx/nginx.conf")
+    untouched.stage(baseline=BASELINE)
+    answer = untouched.ratchet("confirm", BASELINE_ID)
+    assert answer["changed"] and answer["live"] == answer["confirmed"] == BASELINE_ID and answer["drift"] is None
+    assert untouched.level() == "level 9\n"
+    assert untouched.run("readlink /etc/nginx/nginx.conf").strip() == "ratchet/live/nginx.conf"
+    assert not untouched.ratchet("confirm", BASELINE_ID)["changed"]
+    back = untouched.ratchet("rollback", "--to", "original")
+    assert back["ok"] and back["changed"]
+    assert untouched.run("cat /etc/nginx/nginx.conf") == own
+    assert untouched.get(80)[0] == 200 and untouched.get(8090)[0] == 0
+
+
+def test_a_first_confirm_that_nginx_does_not_take_leaves_the_original_live(untouched: Host) -> None:
+    untouched.stage(baseline=BASELINE)
+    with held_port(untouched, 8090):
+        answer = untouched.ratchet("confirm", BASELINE_ID)
+    assert (
+        not answer["ok"] and "Address already in use" in answer["error"] and "original is live again" in answer["error"]
+    )
+    assert untouched.get(80)[0] == 200
+    assert untouched.status()["confirmed"] is None
+
+
+def test_a_configuration_that_nginx_refuses_is_not_staged_and_the_others_are(host: Host) -> None:
+    bad = configuration(3, REFUSED)
+    good = configuration(3)
+    answer = host.stage(bad=bad, good=good)
+    assert not answer["ok"] and 'unknown directive "bogus"' in answer["error"]
+    assert answer["configurations"]["good"]["ok"]
+    assert identity(good) in host.status()["staged"] and identity(bad) not in host.status()["staged"]
+    refused = host.ratchet("confirm", identity(bad))
+    assert not refused["ok"] and "not staged here" in refused["error"]
+    assert host.status()["live"] == BASELINE_ID
+
+
+def test_staging_again_changes_nothing_and_old_configurations_go(host: Host) -> None:
+    assert not host.stage(baseline=BASELINE, variant=VARIANT)["changed"]
+    texts = {f"v{level}-{count}": configuration(level, "#" * count) for level in (1, 2, 3) for count in (1, 2, 3)}
+    host.stage(**texts)
+    host.stage(baseline=BASELINE, variant=VARIANT)
+    kept = host.status()["staged"]
+    assert {BASELINE_ID, VARIANT_ID} <= set(kept) and len(kept) == 7
+
+
+def test_a_confirm_moves_the_baseline_and_a_rollback_to_an_id_moves_it_back(host: Host) -> None:
+    assert host.ratchet("confirm", VARIANT_ID)["previous"] == BASELINE_ID
+    assert host.level() == "level 4\n" and host.status()["lease"] is None
+    answer = host.ratchet("rollback", "--to", BASELINE_ID)
+    assert answer["ok"] and answer["changed"] and answer["confirmed"] == BASELINE_ID and host.level() == "level 9\n"
+    assert not host.ratchet("rollback")["changed"]
+
+
+def test_a_reload_that_nginx_does_not_take_is_noticed_and_undone_within_seconds(host: Host) -> None:
+    text = configuration(4, "server { listen 8091; }")
+    host.stage(variant=text)
+    workers = host.workers()
+    with held_port(host, 8091):
+        for answer in (host.ratchet("confirm", identity(text)), host.session().switch(identity(text))):
+            assert not answer["ok"] and "Address already in use" in answer["error"]
+            assert f"{BASELINE_ID} is live again" in answer["error"]
+    host.close_sessions()
+    status = host.status()
+    assert status["live"] == status["confirmed"] == BASELINE_ID and status["lease"] is None
+    assert host.level() == "level 9\n" and workers
+
+
+def test_workers_that_crash_at_once_are_no_configuration_to_confirm(host: Host) -> None:
+    host.run("mkdir -p /opt/sealed && chmod 700 /opt/sealed")
+    text = BASELINE.replace("user www-data;", "user www-data; working_directory /opt/sealed;")
+    host.stage(variant=text)
+    answer = host.ratchet("confirm", identity(text))
+    assert not answer["ok"] and "is live again" in answer["error"]
+    assert host.level() == "level 9\n"
+
+
+def test_confirm_starts_an_nginx_that_was_down(host: Host) -> None:
+    host.run("systemctl stop nginx")
+    assert not host.status()["nginx"]["running"]
+    assert host.ratchet("confirm", VARIANT_ID)["ok"]
+    assert host.level() == "level 4\n"
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    ["", "[]", "{", '{"configurations": {}}', '{"configurations": {"../x": "a"}}', '{"configurations": {"a": 1}}',
+     '{"configurations": {"a": "b;"}, "keep": -1}', '{"configurations": {"a": "\\u0000"}}', "[" * 100_000],
+)  # fmt: skip
+def test_bad_input_is_refused_with_a_sentence(host: Host, stdin: str) -> None:
+    answer = host.ratchet("stage", stdin=stdin)
+    assert not answer["ok"] and answer["error"] and "internal" not in answer["error"]
+
+
+def test_only_ids_and_seconds_are_arguments(host: Host) -> None:
+    for arguments in (
+        "confirm ../../etc",
+        "confirm",
+        "switch 'a b'",
+        "session --lease 0",
+        "session --lease 1e3",
+        "nothing",
+    ):
+        assert host.run(f"ratchet-host {arguments} </dev/null >/dev/null 2>&1; echo $?").strip() == "2"
+
+
+def test_what_was_done_is_in_the_journal(host: Host) -> None:
+    host.ratchet("confirm", VARIANT_ID)
+    journal = host.run("journalctl -t ratchet-host --output=json --no-pager -n 5")
+    messages = [str(json.loads(line)["MESSAGE"]) for line in journal.splitlines()]
+    assert any(f"confirmed {VARIANT_ID}" in message for message in messages)
+
+
+class held_port:  # noqa: N801 - reads as a statement
+    """Another process of the host listens on the port."""
+
+    def __init__(self, host: Host, port: int) -> None:
+        self._host = host
+        self._code = f"import socket,time;s=socket.create_server(('', {port}));print('held',flush=True);time.sleep(60)"
+
+    def __enter__(self) -> None:
+        self._host.run(f'systemd-run --quiet --unit=held-port python3 -c "{self._code}"')
+        self._host.until(lambda: "held" in self._host.run("journalctl -u held-port --no-pager -n 3"), 5)
+
+    def __exit__(self, *_: Any) -> None:
+        self._host.run("systemctl stop held-port; journalctl --rotate --vacuum-time=1s >/dev/null 2>&1 || true")

@@ -1,0 +1,225 @@
+"""Whatever dies, the host is back on its baseline: at once when it can be noticed, with the lease when it cannot."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.integration.host.conftest import BASELINE_ID, LEASE, VARIANT_ID, Client, Host, Session
+
+pytestmark = pytest.mark.lab
+
+
+def on_variant(host: Host, *, lease: int = 60) -> Session:
+    """A session that has made the variant live."""
+    session = host.session(lease=lease)
+    assert session.ready == {"ok": True, "command": "ready", "confirmed": BASELINE_ID, "lease_seconds": lease}
+    assert session.switch(VARIANT_ID)["ok"]
+    assert host.level() == "level 4\n"
+    return session
+
+
+def assert_restored(host: Host) -> None:
+    assert host.level() == "level 9\n"
+    status = host.status()
+    assert status["live"] == status["confirmed"] == BASELINE_ID
+    assert status["lease"] is None and status["drift"] is None
+
+
+def test_a_session_switches_measures_and_ends_on_the_baseline(host: Host) -> None:
+    session = host.session()
+    before = session.ask("metrics")
+    for configuration in (VARIANT_ID, BASELINE_ID, VARIANT_ID):
+        answer = session.switch(configuration)
+        assert answer["ok"] and answer["configuration"] == configuration and 0 < answer["seconds"] < 3
+    assert set(session.ask("status")["nginx_pids"]["workers"]) == host.workers()
+    after = session.ask("metrics")
+    assert after["cpu_us"] > before["cpu_us"] and after["rss_bytes"] > 0 and after["open_files"] > 0
+    assert session.ask("end") == {"ok": True, "command": "end", "configuration": BASELINE_ID, "verified": True}
+    assert session.process.wait(5) == 0
+    assert_restored(host)
+
+
+def test_nginx_s_cpu_time_counts_the_workers_that_have_left(host: Host) -> None:
+    session = host.session()
+    readings = [session.ask("metrics")["cpu_us"]]
+    for configuration in (VARIANT_ID, BASELINE_ID) * 2:
+        host.run("for i in $(seq 300); do printf 'url = http://127.0.0.1:8090/\\n'; done | curl -s -K - >/dev/null")
+        readings.append(session.ask("metrics")["cpu_us"])
+        session.switch(configuration)
+    assert readings == sorted(readings) and readings[-1] - readings[0] > 4 * 300 * 5
+
+
+def test_no_request_fails_over_a_session_of_switches(host: Host) -> None:
+    client = Client(host.address)
+    client.start()
+    session = host.session()
+    for configuration in (VARIANT_ID, BASELINE_ID) * 4:
+        assert session.switch(configuration)["ok"]
+        time.sleep(0.1)
+    session.ask("end")
+    client.stop()
+    assert client.failures == [] and client.answers > 100
+
+
+@pytest.mark.parametrize("ending", ["end of input", "SIGTERM", "SIGHUP", "nobody reads"])
+def test_a_session_that_ends_restores_the_baseline(host: Host, ending: str) -> None:
+    session = on_variant(host)
+    if ending == "end of input":
+        session.hang_up()
+    elif ending == "nobody reads":
+        session.process.kill()
+    else:
+        host.run(f"kill -s {ending[3:]} {host.status()['lease']['session']}")
+    host.until(lambda: host.status()["lease"] is None, 5)
+    assert_restored(host)
+
+
+def test_a_killed_session_is_undone_by_the_lease(host: Host) -> None:
+    on_variant(host, lease=LEASE)
+    host.run(f"kill -9 {host.status()['lease']['session']}")
+    assert host.level() == "level 4\n" and host.status()["lease"]["session"] is None
+    host.until(lambda: host.level() == "level 9\n", LEASE + 3)
+    host.until(lambda: host.status()["lease"] is None, 3)
+    assert_restored(host)
+
+
+def test_a_session_that_hangs_is_ended_by_the_lease(host: Host) -> None:
+    session = on_variant(host, lease=LEASE)
+    host.run(f"kill -s STOP {host.status()['lease']['session']}")
+    host.until(lambda: host.level() == "level 9\n", LEASE + 3)
+    assert session.read() == {}
+    host.until(lambda: host.status()["lease"] is None, 3)
+    assert_restored(host)
+
+
+def test_a_controller_that_is_gone_is_noticed_by_the_lease_and_one_that_beats_is_not(host: Host) -> None:
+    session = on_variant(host, lease=LEASE)
+    for _ in range(2):
+        time.sleep(LEASE * 0.7)
+        assert session.ask("renew") == {"ok": True, "command": "renew"}
+    assert host.level() == "level 4\n"
+    host.until(lambda: host.level() == "level 9\n", LEASE + 3)
+    assert session.read() == {}
+
+
+def test_a_jump_of_the_clock_moves_no_lease(host: Host) -> None:
+    # The wall clock of a container is the machine's; what can be shown is that the timer does not depend on it.
+    on_variant(host, lease=LEASE)
+    timer = host.run("systemctl show ratchet-lease.timer --property=TimersMonotonic,TimersCalendar,AccuracyUSec")
+    assert f"OnActiveUSec={LEASE}s" in timer and "OnCalendar" not in timer and "AccuracyUSec=100ms" in timer
+
+
+def test_without_a_lease_nothing_is_switched(host: Host) -> None:
+    host.run("mkdir -p /run/hidden; mv /etc/systemd/system/ratchet-lease.service /run/hidden/; systemctl daemon-reload")
+    try:
+        workers = host.workers()
+        answer = host.session().ready
+        assert not answer["ok"] and "lease cannot be armed" in answer["error"]
+        assert "lease cannot be armed" in host.ratchet("confirm", VARIANT_ID)["error"]
+        assert "lease cannot be armed" in host.ratchet("switch", VARIANT_ID)["error"]
+        assert host.workers() == workers
+    finally:
+        host.run("mv /run/hidden/ratchet-lease.service /etc/systemd/system/; systemctl daemon-reload")
+    assert_restored(host)
+
+
+def test_a_lease_that_somebody_stopped_is_noticed_before_the_next_switch(host: Host) -> None:
+    session = host.session()
+    host.run("systemctl stop ratchet-lease.timer")
+    assert "the lease is not armed" in session.switch(VARIANT_ID)["error"]
+    assert not session.ask("renew")["ok"]
+    assert host.level() == "level 9\n"
+
+
+def test_two_sessions_do_not_share_a_host_and_confirm_waits_for_neither(host: Host) -> None:
+    first = on_variant(host)
+    second = host.session()
+    assert not second.ready["ok"] and "another session" in second.ready["error"]
+    assert "a trial is running" in host.ratchet("confirm", VARIANT_ID)["error"]
+    assert first.switch(BASELINE_ID)["ok"]
+
+
+def test_rollback_ends_a_session(host: Host) -> None:
+    session = on_variant(host)
+    answer = host.ratchet("rollback")
+    assert answer["ok"] and answer["live"] == BASELINE_ID
+    assert session.read()["verified"] is True
+    assert_restored(host)
+
+
+def test_a_switch_by_hand_lasts_as_long_as_its_lease(host: Host) -> None:
+    assert host.ratchet("switch", VARIANT_ID, "--lease", "5")["lease_seconds"] == 5
+    assert host.level() == "level 4\n"
+    host.until(lambda: host.level() == "level 9\n", 8)
+    host.until(lambda: host.status()["lease"] is None, 3)
+    assert_restored(host)
+
+
+def test_nginx_that_died_under_a_variant_comes_back_with_the_baseline(host: Host) -> None:
+    session = on_variant(host)
+    host.run("systemctl kill --signal=KILL nginx")
+    host.until(lambda: not host.status()["nginx"]["running"], 5)
+    assert "not running" in session.switch(BASELINE_ID)["error"]
+    assert session.ask("end")["verified"] is True
+    assert_restored(host)
+
+
+def test_a_killed_switch_leaves_nothing_half_done(host: Host) -> None:
+    # Killed at an arbitrary moment within its 0.1 s: the next command must find out what nginx really runs.
+    for delay in (0.02, 0.05, 0.08, 0.11):
+        session = host.session()
+        pid = host.status()["lease"]["session"]
+        session.write(b'{"command":"switch","configuration":"%s"}\n' % VARIANT_ID.encode())
+        host.run(f"sleep {delay}; kill -9 {pid}")
+        assert host.ratchet("rollback")["ok"]
+        assert_restored(host)
+
+
+def test_after_a_power_cut_nginx_starts_with_the_baseline(host: Host) -> None:
+    on_variant(host)
+    host.cut_power()
+    host.boot()
+    assert_restored(host)
+    boot = host.run("systemctl show ratchet-boot.service --property=ActiveEnterTimestampMonotonic --value")
+    nginx = host.run("systemctl show nginx.service --property=ExecMainStartTimestampMonotonic --value")
+    assert int(boot) <= int(nginx)
+    # Known to run the baseline: a duet's session needs no reload.
+    workers = host.workers()
+    assert host.session().ask("end")["verified"] and host.workers() == workers
+
+
+def test_a_restore_that_fails_is_tried_until_it_succeeds(host: Host) -> None:
+    session = on_variant(host, lease=LEASE)
+    host.put("/etc/nginx/sites-enabled/broken", "nonsense;\n")
+    host.run(f"kill -9 {host.status()['lease']['session']}")
+    refused = "journalctl -t ratchet-host --since=-10s --no-pager | grep -q 'refuses the confirmed'"
+    host.until(lambda: host.run(f"{refused} && echo yes || true") != "", LEASE + 4)
+    assert host.status()["live"] == BASELINE_ID
+    host.run("rm /etc/nginx/sites-enabled/broken")
+    host.until(lambda: host.level() == "level 9\n", 14)
+    assert session.process.wait(5) not in {0, signal.SIGKILL}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\n", b"[]\n", b'"switch"\n', b"\xff\xfe\n", b'{"command":"switch"}\n', b"[" * 60_000 + b"\n",
+     b'{"command":"switch","configuration":"../../../etc"}\n', b'{"command":"assign","a":1,"b":2}\n',
+     b'{"command":"switch","configuration":"0123456789abcdef"}\n', b'{"command":"end","more":1}\n'],
+)  # fmt: skip
+def test_a_bad_line_is_answered_and_the_session_goes_on(host: Host, line: bytes) -> None:
+    session = host.session()
+    session.write(line)
+    answer = session.read()
+    assert not answer["ok"] and answer["error"] and "internal" not in answer["error"]
+    assert session.ask("end")["verified"] is True
+
+
+def test_a_line_without_end_ends_the_session(host: Host) -> None:
+    session = on_variant(host)
+    session.write(b"x" * 70_000)
+    session.hang_up()
+    host.until(lambda: host.status()["lease"] is None, 5)
+    assert_restored(host)
