@@ -37,7 +37,8 @@ class ActionModule(ActionBase):
         elif operation == "commit":
             arms = {"baseline": parameters_of("variant_parameters", variables.get("variant_parameters", {}))}
         elif operation == "rollback":
-            return self._execute_module("ratchet_host", arguments | {"to": target_of(variables)}, task_vars=variables)
+            target = target_of(self._templar.template(variables.get("variant_to", "")))
+            return self._execute_module("ratchet_host", arguments | {"to": target}, task_vars=variables)
         else:
             raise AnsibleActionFail("operation: expected stage, commit or rollback")
         source = trust_as_template(TEMPLATE.read_text(encoding="utf-8"))
@@ -92,12 +93,11 @@ def parameters_of(where: str, value: object) -> dict[str, Any]:
     return parameters
 
 
-def target_of(variables: dict[str, Any]) -> str:
-    """The id to roll back to; empty for the confirmed one. Raises AnsibleActionFail."""
-    target = plain("variant_to", variables.get("variant_to", ""))
-    if target and (not isinstance(target, str) or not re.fullmatch(r"[0-9a-f]{16}|original", target, re.ASCII)):
+def target_of(target: object) -> str:
+    """The id to roll back to, an operator's word; empty for the confirmed one. Raises AnsibleActionFail."""
+    if not isinstance(target, str) or not re.fullmatch(r"|[0-9a-f]{16}|original", target, re.ASCII):
         raise AnsibleActionFail("variant_to: expected the 16 hex digits of a configuration's id, or `original`")
-    return target or ""
+    return target
 
 
 def plain(where: str, value: object) -> Any:

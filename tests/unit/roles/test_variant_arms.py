@@ -1,0 +1,77 @@
+"""Parameters of arms come from experiments: they are checked, laid over the inventory's, and never evaluated."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+INVENTORY = (
+    "all: {hosts: {here: {ansible_connection: local, ansible_become: false, nginx_gzip_comp_level: '{{ 2 * 3 }}'}}}"
+)
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("arms") / "inventory" / "hosts.yml"
+    path.parent.mkdir()
+    path.write_text(INVENTORY)
+    return path
+
+
+def push(inventory: Path, arms: object) -> subprocess.CompletedProcess[str]:
+    """Check mode on this machine: everything up to the host's program, which is not installed here."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": os.environ.get("HOME", "/"),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ROLES_PATH": str(ROOT / "roles"), "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+    }  # fmt: skip
+    return subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), str(ROOT / "playbooks/push.yml"), "--check", "-vvv", "-e",
+         json.dumps({"variant_arms": arms})],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def arm(**parameters: Any) -> list[dict[str, Any]]:
+    return [{"name": "variant", "parameters": parameters}]
+
+
+def test_parameters_are_laid_over_the_inventory_s_which_may_be_templates(inventory: Path) -> None:
+    done = push(inventory, [{"name": "baseline"}, *arm(nginx_gzip_types=["text/css"])])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("gzip_comp_level 6;") == 2
+    assert done.stdout.count("gzip_types text/css;") == 1
+
+
+def test_a_template_in_a_parameter_is_refused_and_never_evaluated(inventory: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "evaluated"
+    expression = "{{ lookup('ansible.builtin.pipe', 'touch " + str(witness) + "') }}"
+    for arms in (
+        arm(nginx_keepalive_timeout=expression),
+        arm(nginx_gzip_types=["text/css", expression]),
+        [{"name": expression, "parameters": {}}],
+    ):
+        done = push(inventory, arms)
+        assert done.returncode == 2 and "template expressions are not evaluated here" in done.stdout
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("arms", "told"),
+    [
+        (arm(nginx_gzip_comp_level=10), "nginx_gzip_comp_level: 10 is not between 1 and 9"),
+        (arm(nginx_gzip_comp_levl=1), "did you mean nginx_gzip_comp_level?"),
+        (arm(ansible_user="root"), "is not a parameter of role nginx"),
+        ([*arm(), *arm()], "expected a name of its own for each arm"),
+    ],
+)
+def test_what_is_no_parameter_is_refused_by_name(inventory: Path, arms: object, told: str) -> None:
+    done = push(inventory, arms)
+    assert done.returncode == 2 and told in " ".join(done.stdout.split())
