@@ -7,10 +7,14 @@ lays them over the host's variables for the one template of role nginx. Inventor
 from __future__ import annotations
 
 import difflib
+import fcntl
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from ansible.constants import DEFAULT_LOCAL_TMP
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
@@ -41,13 +45,32 @@ class ActionModule(ActionBase):
             return self._execute_module("ratchet_host", arguments | {"to": target}, task_vars=variables)
         else:
             raise AnsibleActionFail("operation: expected stage, commit or rollback")
-        source = trust_as_template(TEMPLATE.read_text(encoding="utf-8"))
-        arguments["configurations"] = {
-            name: self._render(source, name, parameters, variables) for name, parameters in arms.items()
-        }
+        arguments["configurations"] = self._render_once(arms, variables)
         arguments["keep"] = int(self._templar.template(variables.get("variant_keep", 20)))
         result: dict[str, Any] = self._execute_module("ratchet_host", arguments, task_vars=variables)
         return result
+
+    def _render_once(self, arms: dict[str, dict[str, Any]], variables: dict[str, Any]) -> dict[str, str]:
+        """The configuration of each arm; hosts with the same parameters share one rendering, which is what takes time.
+
+        Ansible forks a process for each host: they meet in the folder that Ansible removes when the play ends.
+        """
+        given = {name: value for name, value in variables.items() if PARAMETER.fullmatch(name)}
+        key = key_of([given, arms])
+        if key is None:
+            return self._render_all(arms, variables)
+        with (Path(DEFAULT_LOCAL_TMP) / f"ratchet-{key}").open("a+", encoding="utf-8") as shared:
+            fcntl.flock(shared, fcntl.LOCK_EX)
+            shared.seek(0)
+            known = shared.read()
+            texts: dict[str, str] = json.loads(known) if known else self._render_all(arms, variables)
+            if not known:
+                shared.write(json.dumps(texts))
+        return texts
+
+    def _render_all(self, arms: dict[str, dict[str, Any]], variables: dict[str, Any]) -> dict[str, str]:
+        source = trust_as_template(TEMPLATE.read_text(encoding="utf-8"))
+        return {name: self._render(source, name, parameters, variables) for name, parameters in arms.items()}
 
     def _render(self, source: str, arm: str, parameters: dict[str, Any], variables: dict[str, Any]) -> str:
         """The configuration of one arm. Raises AnsibleActionFail naming the arm and the parameter."""
@@ -62,6 +85,17 @@ class ActionModule(ActionBase):
             return str(templar.template(source))
         except AnsibleError as error:
             raise AnsibleActionFail(f"{arm}: {error.message}") from None
+
+
+def key_of(given: object) -> str | None:
+    """Names what a rendering depends on; None when a value is a template, which may differ from host to host."""
+    try:
+        text = json.dumps(given, sort_keys=True)
+    except TypeError:
+        return None
+    if any(mark in text for mark in TEMPLATE_MARKS):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def arms_of(value: object) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import jinja2.meta
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,3 +77,11 @@ def test_a_template_in_a_parameter_is_refused_and_never_evaluated(inventory: Pat
 def test_what_is_no_parameter_is_refused_by_name(inventory: Path, arms: object, told: str) -> None:
     done = push(inventory, arms)
     assert done.returncode == 2 and told in " ".join(done.stdout.split())
+
+
+def test_the_configuration_depends_on_parameters_alone_so_that_hosts_may_share_a_rendering() -> None:
+    text = (ROOT / "roles/nginx/templates/nginx.conf.j2").read_text()
+    environment = jinja2.Environment(autoescape=False)
+    environment.filters["nginx_value"] = str
+    names = jinja2.meta.find_undeclared_variables(environment.parse(text))
+    assert names and all(name.startswith("nginx_") for name in names)
