@@ -9,13 +9,16 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from controller.model.experiment import Experiment
+from controller.model.run import Budget, Strategy
 from controller.workflow.context import RunContext
 from controller.workflow.dry_run import preview
 
 
-def print_dry_run(context: RunContext, experiments: list[Experiment], seed: int, *, as_json: bool) -> int:
+def print_dry_run(
+    context: RunContext, experiments: list[Experiment], seed: int, strategy: Strategy, budget: Budget, *, as_json: bool
+) -> int:
     """Print what a run would do. Returns 0, also when nginx would refuse a variant (it says so)."""
-    document = preview(context, experiments, seed)
+    document = preview(context, experiments, seed, strategy, budget)
     if as_json:
         print(json.dumps(document))
         return 0
@@ -23,6 +26,11 @@ def print_dry_run(context: RunContext, experiments: list[Experiment], seed: int,
     console.print(f"fleet {document['fleet']}: {', '.join(document['hosts'])}; seed {seed}", markup=False)
     for trial in document["trials"]:
         _print_trial(console, trial)
+    for search in document["searches"]:
+        console.print(f"\nsearch: {search['experiment']}", style="bold", markup=False)
+        console.print(f"  {search['question']}", markup=False)
+        for name, values in search["ranges"].items():
+            console.print(f"  {name}: {values}", markup=False)
     low, high = (document["seconds"][key] / 60 for key in ("shortest", "longest"))
     console.print(f"\nestimated duration: {low:.0f} to {high:.0f} minutes; nothing was changed", markup=False)
     return 0

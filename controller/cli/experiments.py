@@ -48,6 +48,7 @@ def _list(project: Project, *, as_json: bool) -> int:
                 "name": experiment.name,
                 "question": experiment.question,
                 "variants": [variant.name for variant in experiment.variants],
+                "ranges": list(experiment.ranges),
                 "risk": experiment.risk.level,
             }
             for experiment in good
@@ -67,7 +68,8 @@ def _list(project: Project, *, as_json: bool) -> int:
 def _check(project: Project, names: list[str]) -> int:
     good, bad = _read(project, _names(project, names))
     for experiment in good:
-        print(f"{experiment.name}: ok, {len(experiment.variants)} variant{'s' * (len(experiment.variants) != 1)}")
+        count, what = (len(experiment.ranges), "range") if experiment.ranges else (len(experiment.variants), "variant")
+        print(f"{experiment.name}: ok, {count} {what}{'s' * (count != 1)}")
     for name, problem in bad.items():
         print(f"{name}: BAD: {problem.where}: {problem.what}; {problem.next_step}")
     return 2 if bad else 0

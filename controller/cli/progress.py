@@ -97,6 +97,8 @@ class ProgressDisplay:
     def _start_trial(self, event: TrialStarted) -> None:
         plan = event.plan
         name = f"{plan.experiment.name}/{plan.variant.name}"
+        if plan.number in self._names:
+            return  # another stint of it
         self._names[plan.number] = name
         if self._progress is not None:
             description = f"trial {plan.number} of {event.trials_in_run}: {name}"

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -91,6 +91,60 @@ class Variant(Frozen):
     why: str = Field(default="", max_length=2000)
 
 
+Conditions = Annotated[
+    dict[ParameterName, Scalar],
+    Field(description="the parameter is varied only where these earlier ranges (or `requires`) have these values"),
+]
+
+
+class IntegerRange(Frozen):
+    """Whole numbers from `low` to `high`; with a `unit` the value is text, such as 65s."""
+
+    kind: Literal["integer"]
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    log: bool = Field(default=False, description="small numbers are as interesting as large ones; needs step 1")
+    unit: str = Field(default="", pattern=r"^[a-zA-Z]{0,2}$")
+    when: Conditions = {}
+
+
+class NumberRange(Frozen):
+    """Fractions from `low` to `high`, to so many decimals; with a `unit` the value is text."""
+
+    kind: Literal["number"]
+    low: float
+    high: float
+    decimals: int = Field(default=2, ge=0, le=6)
+    log: bool = False
+    unit: str = Field(default="", pattern=r"^[a-zA-Z]{0,2}$")
+    when: Conditions = {}
+
+
+class Choice(Frozen):
+    """One of these values; `ordered` when they stand from small to large, such as buffer sizes."""
+
+    kind: Literal["choice"]
+    values: list[ParameterValue] = Field(min_length=2, max_length=64)
+    ordered: bool = False
+    when: Conditions = {}
+
+
+Range = Annotated[IntegerRange | NumberRange | Choice, Field(discriminator="kind")]
+
+
+class Constraint(Frozen):
+    """What no proposal may exceed: the product of these parameters' values.
+
+    A size counts in bytes ("32k" is 32768), a count with a size as their product ("8 32k" is 262144), `auto` workers as
+    the host's CPUs. A parameter that is not set counts with the role's default.
+    """
+
+    product: list[ParameterName] = Field(min_length=1, max_length=8)
+    at_most: str = Field(pattern=r"^[1-9][0-9]{0,14}[kKmMgG]?$", description="a plain number, or bytes such as 256m")
+    why: str = Field(default="", max_length=2000)
+
+
 class Risk(Frozen):
     """How bad it can get, and how one would notice."""
 
@@ -115,7 +169,11 @@ class Experiment(Frozen):
     allow_service_reduction: bool = Field(
         default=False, description="permit parameters that gain by serving less, such as no access log"
     )
-    variants: list[Variant] = Field(min_length=1, max_length=32)
+    variants: list[Variant] = Field(default=[], max_length=32, description="this, or `ranges`")
+    ranges: dict[ParameterName, Range] = Field(
+        default={}, max_length=40, description="what `--strategy bayes` searches, instead of `variants`"
+    )
+    constraints: list[Constraint] = Field(default=[], max_length=20, description="of `ranges`")
     workload: Workload
     objective: Objective = Objective()
     guardrails: Guardrails = Guardrails()

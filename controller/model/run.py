@@ -4,10 +4,47 @@ from __future__ import annotations
 
 from typing import Literal
 
-from controller.model.experiment import Frozen
-from controller.model.trial import TrialPlan, TrialResult
+from pydantic import Field
 
+from controller.model.experiment import Frozen, ParameterName, ParameterValue
+from controller.model.trial import Effect, TrialPlan, TrialResult
+
+Strategy = Literal["first-winner", "race", "bayes"]
 RunStatus = Literal["running", "completed", "failed", "interrupted", "unverified"]
+
+
+class Budget(Frozen):
+    """How much a search of ranges may take, an experiment, before its winner is confirmed."""
+
+    minutes: float = Field(default=20.0, gt=0, le=10_000)
+    trials: int = Field(default=40, ge=2, le=2000)
+    least_progress: float = Field(
+        default=0.0005, ge=0, lt=1, description="gain a minute, a fraction: the search stops when it brings less"
+    )
+
+
+class Importance(Frozen):
+    """What one parameter of a winner is worth: the loss without it, measured in a duet against the winner."""
+
+    experiment: str
+    parameter: ParameterName
+    value: ParameterValue
+    trial: int = Field(description="the trial that measured it; 0: it was not measured")
+    loss: Effect | None = Field(default=None, description="0.02: without it requests take 2 % longer")
+    kept: bool
+    note: str = ""
+
+
+class SearchSummary(Frozen):
+    """How the search of one experiment ended."""
+
+    experiment: str
+    stopped: str = Field(description="why nothing more was tried")
+    tried: int = Field(description="variants measured")
+    stints: int
+    seconds: float
+    winner: str = ""
+    importance: list[Importance] = []
 
 
 class RunPlan(Frozen):
@@ -22,7 +59,9 @@ class RunPlan(Frozen):
     hosts: list[str]
     lease_seconds: int
     alpha: float
-    trials: list[TrialPlan]
+    strategy: Strategy = "first-winner"
+    budget: Budget = Budget()
+    trials: list[TrialPlan] = Field(description="with bayes empty: each trial's plan is in its folder")
 
 
 class RunResult(Frozen):
@@ -39,3 +78,5 @@ class RunResult(Frozen):
     baseline_before: dict[str, str]
     baseline_after: dict[str, str]
     message: str = ""
+    strategy: Strategy = "first-winner"
+    searches: list[SearchSummary] = []

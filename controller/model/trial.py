@@ -16,6 +16,7 @@ ReasonCode = Literal[
     "undecided",  # the pair limit was reached
     "slower",  # ABORT: evidence of harm
     "not-confirmed",  # the fresh pairs did not hold the gain
+    "outdone",  # in a search: another variant did better, or a smaller diff holds the gain
     "worse-live",  # proven on shadow instances, but the live instance got slower
     "no-difference",  # the variant renders to the baseline's configuration
     "guardrail-errors",
@@ -122,6 +123,18 @@ class LiveCheck(Frozen):
     sequence: list[str] = []
 
 
+class Stint(Frozen):
+    """A few pairs of one variant in a search; the pairs of all its stints fold into one judgement, in this order.
+
+    Each has its own CSV: on the host trial `number` of `<run>.stints`, here `trials/<trial>/stints/<number>/`.
+    """
+
+    number: int = Field(ge=1, description="of the run, from 1")
+    alone: bool = Field(description="the variant competes no more: from here on a gain may be proven and confirmed")
+    pairs_per_host: int = Field(ge=1, description="pairs planned on each host")
+    sequence: list[str] = Field(default=[], description="host of each judged pair, in the order of judging")
+
+
 class TrialResult(Frozen):
     """The verdict with its evidence; one element of `trials` in verdict.json."""
 
@@ -146,3 +159,5 @@ class TrialResult(Frozen):
     probing_seconds: float
     sequence: list[str] = Field(default=[], description="host of each judged pair, in the order of judging")
     parameters: dict[str, object] = {}
+    stints: list[Stint] = Field(default=[], description="of a search; empty when all pairs were measured in one go")
+    against: str = Field(default="", description="the variant that was the control; empty: the baseline")

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from controller.judge.gain import gain
+from controller.judge.stints import StintJudge
 from controller.judge.verdict import Judge
 from controller.model.project import bundle
 from controller.model.run import RunPlan, RunResult
@@ -39,7 +40,11 @@ def report_page(plan: RunPlan, result: RunResult, pairs: Mapping[int, Sequence[P
     """
     planned = {trial.number: trial for trial in plan.trials}
     scale = charts.effect_scale([trial.confirmed_effect or trial.effect for trial in result.trials])
-    trials = [_trial(planned[trial.trial], trial, pairs.get(trial.trial, ()), scale) for trial in result.trials]
+    trials = [
+        _trial(planned[trial.trial], trial, pairs.get(trial.trial, ()), scale)
+        for trial in result.trials
+        if trial.trial in planned
+    ]
     return (
         _environment()
         .get_template("report.html.j2")
@@ -85,15 +90,15 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "duration": duration_words(result.seconds),
         "live": "" if result.live is None else live_words(result.live, result.objective),
         "guardrails": guardrail_rows(experiment.guardrails, pairs),
-        **_plots(plan, pairs),
+        **_plots(plan, result, pairs),
     }
 
 
-def _plots(plan: TrialPlan, pairs: Sequence[Pair]) -> dict[str, Any]:
+def _plots(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The drawings of a trial; None for each that its pairs do not give."""
     gains = [_gain(plan, pair) for pair in pairs]
     hosts = [pair.host for pair in pairs]
-    evidence, threshold, fresh = _evidence(plan, pairs)
+    evidence, threshold, fresh = _evidence(plan, result, pairs)
     return {
         "hosts": charts.marker_of(hosts),
         "evidence_plot": charts.evidence_plot(evidence, threshold, hosts, fresh) if evidence else None,
@@ -108,12 +113,18 @@ def _gain(plan: TrialPlan, pair: Pair) -> float | None:
     return gain(pair, plan.experiment.objective.metric, plan.design) if valid else None
 
 
-def _evidence(plan: TrialPlan, pairs: Sequence[Pair]) -> tuple[list[float], float, int | None]:
+def _evidence(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> tuple[list[float], float, int | None]:
     """(evidence after each pair, threshold, index of the first confirming pair), as the judge tells it."""
-    judge = Judge(plan)
+    begins: dict[int, bool] = {}
+    for stint in result.stints:
+        begins[sum(len(each.sequence) for each in result.stints if each.number < stint.number)] = stint.alone
+    competing = StintJudge(plan)
+    judge = competing if begins else Judge(plan)
     evidence: list[float] = []
     threshold, fresh = 0.0, None
     for index, pair in enumerate(pairs):
+        if index in begins:
+            competing.begin(alone=begins[index])
         try:
             judgement = judge.add(pair)
         except ValueError:

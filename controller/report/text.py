@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.model.experiment import Experiment
-from controller.model.run import RunPlan, RunResult
+from controller.model.run import RunPlan, RunResult, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
 from controller.report.history import UNFINISHED
 from controller.report.words import (
@@ -45,6 +45,21 @@ def verdict_table(result: RunResult) -> RenderableType:
             Text(reason_words(trial)),
         )
     return table
+
+
+def search_text(search: SearchSummary) -> RenderableType:
+    """How a search ended and what each parameter of its winner is worth."""
+    lines: list[RenderableType] = [
+        Text(
+            f"search of {search.experiment}: {search.tried} variants in {search.stints} stints, "
+            f"{duration_words(search.seconds)}; {search.stopped}"
+        )
+    ]
+    for each in search.importance:
+        loss = each.note or ("" if each.loss is None else f"{each.loss.estimate:+.1%} time without it")
+        fate = "kept" if each.kept else "left out"
+        lines.append(Text(f"  {each.parameter}: {value_words(each.value)}: {fate}: {loss}"))
+    return Group(*lines)
 
 
 def _effect_cell(trial: TrialResult) -> Text:
@@ -152,7 +167,8 @@ def run_text(plan: RunPlan, result: RunResult | None) -> RenderableType:
     )
     planned = {trial.number: trial for trial in plan.trials}
     trials = [_trial_text(planned.get(trial.trial), trial) for trial in result.trials]
-    return Group(head, facts, *trials, *_baselines_text(result))
+    searches = [search_text(search) for search in result.searches]
+    return Group(head, facts, *trials, *([Text(""), *searches] if searches else []), *_baselines_text(result))
 
 
 def _unfinished_text(plan: RunPlan) -> RenderableType:
@@ -232,7 +248,11 @@ def experiments_table(experiments: Sequence[Experiment]) -> RenderableType:
         table.add_row(
             Text(experiment.name),
             Text(experiment.question),
-            Text(", ".join(variant.name for variant in experiment.variants)),
+            Text(
+                f"ranges of {len(experiment.ranges)} parameters (--strategy bayes)"
+                if experiment.ranges
+                else ", ".join(variant.name for variant in experiment.variants)
+            ),
             Text(experiment.risk.level),
         )
     return table

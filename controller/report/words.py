@@ -32,6 +32,7 @@ _SENTENCES: dict[str, str] = {
     "undecided": "the pair limit was reached without proof of a gain",
     "slower": "there is evidence that it makes requests slower",
     "not-confirmed": "fresh pairs did not confirm the gain that was seen first",
+    "outdone": "another variant of the search did better",
     "worse-live": "it was proven on shadow instances, but the live instance got slower with it",
     "no-difference": "it renders to the configuration that is live already, so there is nothing to measure",
     "guardrail-errors": "too many of its requests failed",
@@ -56,7 +57,7 @@ _WITH_LIMIT: dict[str, str] = {
     "guardrail-cpu": "nginx spent more than {cpu_ratio} the control's CPU time on a request",
 }
 # What a note adds that the sentence cannot know: nginx's own message, the host, the figures that broke a limit.
-_NOTE_TELLS_MORE = {"measurement-invalid", "rejected-by-nginx", "host-failed", "commit-failed", "worse-live"}
+_NOTE_TELLS_MORE = {"measurement-invalid", "rejected-by-nginx", "host-failed", "commit-failed", "worse-live", "outdone"}
 NOTE_LENGTH = 240
 
 

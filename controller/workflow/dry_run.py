@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.model.experiment import Experiment
+from controller.model.experiment import Experiment, ParameterValue, Range
+from controller.model.ranges import edges
+from controller.model.run import Budget, Strategy
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan, estimate_seconds
 from controller.workflow.staging import VARIANT, push
 
 
-def preview(context: RunContext, experiments: list[Experiment], seed: int) -> dict[str, Any]:
-    """The plan as a document: hosts, trials with diff per host, seconds. Reads the hosts, changes nothing.
+def preview(
+    context: RunContext, experiments: list[Experiment], seed: int, strategy: Strategy, budget: Budget
+) -> dict[str, Any]:
+    """The plan as a document: hosts, trials with diff per host, searches with their ranges, seconds.
+
+    Reads the hosts, changes nothing.
 
     Raises HostFailed when a host is not fit.
     """
     check_hosts(context.fleet)
-    plan = draw_plan("dry-run", context.fleet, experiments, seed=seed, created_at=context.now())
+    plan = draw_plan("dry-run", context.fleet, experiments, seed=seed, created_at=context.now(), strategy=strategy)
     trials = []
     for trial in plan.trials:
         _, staged = push(context, trial.experiment, trial.variant, hosts=trial.hosts, check=True)
@@ -38,10 +44,30 @@ def preview(context: RunContext, experiments: list[Experiment], seed: int) -> di
             }
         )
     durations = [estimate_seconds(trial) for trial in plan.trials]
+    searches = [experiment for experiment in experiments if experiment.ranges]
+    search_seconds = 60 * budget.minutes * len(searches)
     return {
         "fleet": plan.fleet,
         "seed": seed,
         "hosts": plan.hosts,
+        "strategy": strategy,
         "trials": trials,
-        "seconds": {"shortest": sum(low for low, _ in durations), "longest": sum(high for _, high in durations)},
+        "searches": [
+            {
+                "experiment": experiment.name,
+                "question": experiment.question,
+                "ranges": {name: " to ".join(map(str, _ends(each))) for name, each in experiment.ranges.items()},
+            }
+            for experiment in searches
+        ],
+        "seconds": {
+            "shortest": sum(low for low, _ in durations),
+            "longest": sum(high for _, high in durations) + search_seconds,
+        },
     }
+
+
+def _ends(each: Range) -> list[ParameterValue]:
+    """What a reader wants to know of a range: its first and last value."""
+    values = edges(each)
+    return [values[0], values[-1]]

@@ -101,16 +101,23 @@ def judge_again(
     judge: Callable[[TrialPlan, list[Pair]], Judgement] = judge_trial,
 ) -> tuple[Judgement, list[Pair]]:
     """Recompute the judgement from the CSVs. Raises EvidenceInvalid."""
+    pairs = read_pairs(plan, folder, sequence, ends)
+    try:
+        return judge(plan, pairs), pairs
+    except ValueError as error:
+        raise EvidenceInvalid(str(error)) from None
+
+
+def read_pairs(
+    plan: TrialPlan, folder: Path, sequence: list[str], ends: dict[str, dict[str, Any]] | None
+) -> list[Pair]:
+    """The judged pairs in order, recomputed from the CSVs in `folder`. Raises EvidenceInvalid."""
     blocks = {
         host: read_host(folder, host, None if ends is None else ends[host]["csv"]) for host in sorted(set(plan.hosts))
     }
     for host, found in blocks.items():
         _check_arms(plan, host, found)
-    pairs = pairs_in_order(blocks, sequence)
-    try:
-        return judge(plan, pairs), pairs
-    except ValueError as error:
-        raise EvidenceInvalid(str(error)) from None
+    return pairs_in_order(blocks, sequence)
 
 
 def _check_arms(plan: TrialPlan, host: str, blocks: list[Block]) -> None:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from dbos import DBOS, DBOSConfiguredInstance
+from pydantic import TypeAdapter
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
 from controller.model.errors import Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.model.experiment import Experiment
-from controller.model.run import RunPlan, RunResult, RunStatus
+from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow import engine, sealing
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan
+from controller.workflow.searching import Searched, Steps, as_documents, run_race
+from controller.workflow.searching_ranges import run_bayes
 from controller.workflow.settling import settle
 from controller.workflow.staging import roll_back
 from controller.workflow.trial import run_trial
@@ -45,29 +49,54 @@ class Optimize(DBOSConfiguredInstance):
         results: list[JsonDict] = []
         before: dict[str, str] = {}
         baseline: dict[str, str] = {}
+        searches: list[SearchSummary] = []
         status: RunStatus = "completed"
         message = ""
         try:
             before = baseline = engine.step("check the hosts", self._check)
             plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
+            for searched in self._search(request, plan, baseline):
+                results += as_documents(searched.results)
+                searches.append(searched.summary)
+                baseline = searched.baseline
+                if searched.stop:
+                    status, message = _stopped(searched.stop)
+                    break
             for trial in _remaining(plan, results):
-                outcome = engine.step(
-                    f"trial {trial.number}", lambda t=trial, b=baseline: run_trial(context, plan, t, b)
-                )
+                outcome = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, baseline))
                 settled = engine.step(
                     f"settle trial {trial.number}",
-                    lambda t=trial, o=outcome, b=baseline: settle(context, run_id, t, TrialResult.model_validate(o), b),
+                    partial(settle, context, run_id, trial, TrialResult.model_validate(outcome), baseline),
                 )
                 results.append(settled["result"])
                 baseline = settled["baseline"]
                 if settled["stop"]:
-                    status, message = settled["stop"]["status"], settled["stop"]["message"]
+                    status, message = _stopped(settled["stop"])
                     break
         except RatchetError as error:
             status, message = _status_of(error), str(error)
             if baseline and not isinstance(error, RestoreUnverified):
                 status, message = self._restore(baseline, status, message)
-        return engine.step("seal", lambda: self._seal(request, status, message, results, before))
+        return engine.step(
+            "seal",
+            lambda: self._seal(
+                request, status=status, message=message, results=results, before=before, searches=searches
+            ),
+        )
+
+    def _search(self, request: JsonDict, plan: RunPlan, baseline: dict[str, str]) -> Iterator[Searched]:
+        """Search experiment after experiment; nothing for `first-winner`."""
+        steps = Steps(self._context, plan, baseline)
+        experiments = [Experiment.model_validate(document) for document in request["experiments"]]
+        if plan.strategy == "race":
+            for experiment in experiments:
+                yield run_race(steps, [trial for trial in plan.trials if trial.experiment.name == experiment.name])
+        elif plan.strategy == "bayes":
+            first = 1
+            for experiment in experiments:
+                searched = run_bayes(steps, experiment, first=first, experiments=len(experiments))
+                first += len(searched.results)
+                yield searched
 
     def _check(self) -> dict[str, str]:
         self._context.observer(StepStarted(text="checking the hosts"))
@@ -100,15 +129,18 @@ class Optimize(DBOSConfiguredInstance):
             experiments,
             seed=request["seed"],
             created_at=request["started_at"],
+            strategy=request.get("strategy", "first-winner"),
+            budget=Budget.model_validate(request.get("budget", {})),
         )
         folder = context.run_directory(plan.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
         write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
-        context.account(
-            "optimize", plan.hosts, f"{len(plan.trials)} variants planned", {"run": plan.run_id, "seed": plan.seed}
-        )
-        context.observer(StepStarted(text=f"plan recorded: {len(plan.trials)} variants, seed {plan.seed}"))
+        what = f"{len(plan.trials)} variants"
+        if plan.strategy == "bayes":
+            what = f"a search of {sum(len(each.ranges) for each in experiments)} parameters"
+        context.account("optimize", plan.hosts, f"{what} planned", {"run": plan.run_id, "seed": plan.seed})
+        context.observer(StepStarted(text=f"plan recorded: {what} by {plan.strategy}, seed {plan.seed}"))
         document: JsonDict = json.loads(plan.model_dump_json())
         return document
 
@@ -132,10 +164,12 @@ class Optimize(DBOSConfiguredInstance):
     def _seal(
         self,
         request: JsonDict,
+        *,
         status: RunStatus,
         message: str,
         results: list[JsonDict],
         before: dict[str, str],
+        searches: list[SearchSummary],
     ) -> JsonDict:
         return sealing.seal(
             self._context,
@@ -150,16 +184,22 @@ class Optimize(DBOSConfiguredInstance):
                 baseline_before=before,
                 baseline_after={},
                 message=message,
+                strategy=request.get("strategy", "first-winner"),
+                searches=searches,
             ),
         )
 
 
 def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:
     """First winner: once a variant of an experiment is kept, its other variants are not tried any more."""
-    for trial in plan.trials:
+    for trial in plan.trials if plan.strategy == "first-winner" else []:
         won = {result["experiment"] for result in results if result["verdict"] == "KEEP"}
         if trial.experiment.name not in won:
             yield trial
+
+
+def _stopped(stop: dict[str, str]) -> tuple[RunStatus, str]:
+    return TypeAdapter(RunStatus).validate_python(stop["status"]), stop["message"]
 
 
 def _status_of(error: RatchetError) -> RunStatus:

@@ -8,7 +8,7 @@ import math
 from controller import __version__
 from controller.model.experiment import Design, Experiment, Variant
 from controller.model.fleet import Fleet
-from controller.model.run import RunPlan
+from controller.model.run import Budget, RunPlan, Strategy
 from controller.model.trial import TrialPlan, TrialTiming
 from controller.workflow.probing import pair_seconds
 
@@ -50,10 +50,35 @@ def _trial(
     )
 
 
-def draw_plan(run_id: str, fleet: Fleet, experiments: list[Experiment], *, seed: int, created_at: str) -> RunPlan:
-    """Lay out the trials: experiments in order, their variants in order, each on the same hosts."""
+def trial_hosts(fleet: Fleet) -> list[str]:
+    """The hosts that measure: the fleet's first few, or all."""
     names = [host.name for host in fleet.hosts]
-    hosts = names[: fleet.settings.trials.hosts] if fleet.settings.trials.hosts else names
+    return names[: fleet.settings.trials.hosts] if fleet.settings.trials.hosts else names
+
+
+def searched_trial(
+    fleet: Fleet, number: int, experiment: Experiment, variant: Variant, *, seed: int, variants: int
+) -> TrialPlan:
+    """The plan of a trial that a search came up with; `variants`: how many may be proven in the run."""
+    return _trial(number, experiment, variant, fleet=fleet, hosts=trial_hosts(fleet), seed=seed, variants=variants)
+
+
+def draw_plan(
+    run_id: str,
+    fleet: Fleet,
+    experiments: list[Experiment],
+    *,
+    seed: int,
+    created_at: str,
+    strategy: Strategy = "first-winner",
+    budget: Budget | None = None,
+) -> RunPlan:
+    """Lay out the trials: experiments in order, their variants in order, each on the same hosts.
+
+    Ranges have no variants yet: the trials of a search come one by one.
+    """
+    names = [host.name for host in fleet.hosts]
+    hosts = trial_hosts(fleet)
     variants = [(experiment, variant) for experiment in experiments for variant in experiment.variants]
     return RunPlan(
         run_id=run_id,
@@ -64,6 +89,8 @@ def draw_plan(run_id: str, fleet: Fleet, experiments: list[Experiment], *, seed:
         hosts=names,
         lease_seconds=fleet.settings.trials.lease_seconds,
         alpha=fleet.settings.trials.alpha,
+        strategy=strategy,
+        budget=budget or Budget(),
         trials=[
             _trial(number, experiment, variant, fleet=fleet, hosts=hosts, seed=seed, variants=len(variants))
             for number, (experiment, variant) in enumerate(variants, 1)

@@ -19,6 +19,7 @@ from controller.report.state import dashboard_state
 from controller.workflow import evidence
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host, read_status
+from controller.workflow.stints import read_stints
 
 RUNS_ON_DASHBOARD = 10
 
@@ -59,9 +60,21 @@ def _write_report(context: RunContext, result: RunResult) -> None:
         return  # the run ended before it had a plan
     try:
         plan = RunPlan.model_validate_json((folder / "plan.json").read_text())
+        plan = plan.model_copy(update={"trials": _planned(context, plan, result)})
         write_atomically(folder / "report.html", report_page(plan, result, judged_pairs(context, result)))
     except (OSError, ValueError, RatchetError) as error:
         context.observer(Notice(level="warning", text=f"report.html not written: {error}"))
+
+
+def _planned(context: RunContext, plan: RunPlan, result: RunResult) -> list[TrialPlan]:
+    """The plans of the run, and of those trials that a search came up with; the latter only if they were measured."""
+    known = {trial.number for trial in plan.trials}
+    found = list(plan.trials)
+    for trial in result.trials:
+        path = evidence.trial_directory(context.run_directory(result.run_id), trial.trial) / "plan.json"
+        if trial.trial not in known and path.is_file():
+            found.append(TrialPlan.model_validate_json(path.read_text()))
+    return found
 
 
 def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]]:
@@ -71,7 +84,11 @@ def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]
         folder = evidence.trial_directory(context.run_directory(result.run_id), trial.trial)
         try:
             plan = TrialPlan.model_validate_json((folder / "plan.json").read_text())
-            _, found[trial.trial] = evidence.judge_again(plan, folder, trial.sequence, None)
+            if trial.stints:
+                stints = read_stints(context.run_directory(result.run_id), plan, trial.stints)
+                found[trial.trial] = [pair for _, pairs in stints for pair in pairs]
+            else:
+                _, found[trial.trial] = evidence.judge_again(plan, folder, trial.sequence, None)
         except (OSError, ValueError, evidence.EvidenceInvalid):
             continue
     return found

@@ -19,18 +19,29 @@ class Rejected(Exception):
     """A host's nginx refuses the variant; nothing went live."""
 
 
-def arms_of(experiment: Experiment, variant: Variant) -> list[dict[str, Any]]:
-    """The configurations one push stages: the baseline as the inventory says, and the two arms of the trial."""
+def arms_of(
+    experiment: Experiment, variant: Variant, control: dict[str, ParameterValue] | None = None
+) -> list[dict[str, Any]]:
+    """The configurations one push stages: the baseline as the inventory says, and the two arms of the trial.
+
+    `control`: the control's parameters, where it is another than the baseline.
+    """
     required: dict[str, ParameterValue] = dict(experiment.requires)
     arms: list[dict[str, Any]] = [{"name": BASELINE, "parameters": {}}]
-    if required:
-        arms.append({"name": CONTROL, "parameters": required})
+    if required or control:
+        arms.append({"name": CONTROL, "parameters": required | (control or {})})
     arms.append({"name": VARIANT, "parameters": required | variant.parameters})
     return arms
 
 
 def push(
-    context: RunContext, experiment: Experiment, variant: Variant, *, hosts: list[str], check: bool = False
+    context: RunContext,
+    experiment: Experiment,
+    variant: Variant,
+    *,
+    hosts: list[str],
+    check: bool = False,
+    control: dict[str, ParameterValue] | None = None,
 ) -> tuple[PlaybookResult, dict[str, dict[str, Any]]]:
     """Stage both arms of a trial with one module call a host.
 
@@ -42,7 +53,7 @@ def push(
         context.fleet.name,
         "push.yml",
         limit=hosts,
-        extra_vars={"variant_arms": arms_of(experiment, variant)},
+        extra_vars={"variant_arms": arms_of(experiment, variant, control)},
         check=check,
     )
     staged: dict[str, dict[str, Any]] = {}

@@ -44,13 +44,13 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     observation = Probing(trial, plan.run_id, context, Judge(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
     if result.verdict == "KEEP" and trial.design == "duet":
-        result = _after_live_check(result, check_live(context, plan.run_id, trial), started)
+        result = after_live_check(result, check_live(context, plan.run_id, trial), round(time.monotonic() - started, 3))
     return _finish(context, result)
 
 
-def _after_live_check(result: TrialResult, live: LiveCheck, started: float) -> TrialResult:
-    """A proven variant that does harm on the live instance is not kept."""
-    update: dict[str, Any] = {"live": live, "seconds": round(time.monotonic() - started, 3)}
+def after_live_check(result: TrialResult, live: LiveCheck, seconds: float) -> TrialResult:
+    """A proven variant that does harm on the live instance is not kept. `seconds`: of the whole trial."""
+    update: dict[str, Any] = {"live": live, "seconds": seconds}
     if not live.passed:
         update |= {"verdict": "REVERT", "reason": live.reason, "note": f"on the live instance: {live.note}"}
     return result.model_copy(update=update)

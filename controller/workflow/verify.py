@@ -8,11 +8,13 @@ from typing import Any
 from controller.adapters.files.runs import read_run
 from controller.judge.live import judge_live
 from controller.judge.schedule import draw_pairs
+from controller.judge.stints import judge_stints
 from controller.model.errors import BadInput
 from controller.model.project import Project
 from controller.model.trial import Judgement, Pair, TrialPlan, TrialResult
 from controller.workflow import evidence
 from controller.workflow.live_check import live_plan
+from controller.workflow.stints import read_stints, stint_plan
 
 # Verdicts that were not reached by judging pairs; there is nothing to recompute.
 WITHOUT_JUDGEMENT = {"rejected-by-nginx", "no-difference", "host-failed", "interrupted", "measurement-invalid"}
@@ -46,8 +48,7 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
     trial_folder = evidence.trial_directory(folder, recorded.trial)
     try:
         plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
-        again, pairs = evidence.judge_again(plan, trial_folder, recorded.sequence, None)
-        _check_schedule(plan, pairs)
+        again = _judge_again(plan, folder, recorded)
         live = _judge_live_again(plan, trial_folder, recorded)
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
         return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
@@ -56,12 +57,29 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
         verdict = "KEEP"
     elif again.action == "keep" and live is not None and live.reason is not None:
         reason = live.reason
+    if recorded.reason == "outdone" and again.action != "revert":
+        # The CSVs of a variant say nothing about the one that did better.
+        verdict, reason = "REVERT", "outdone"
     differences = _differences(recorded, again, verdict, reason)
     return row | {
         "recomputed": f"{verdict} {reason}",
         "same": not differences,
         "note": "; ".join(differences),
     }
+
+
+def _judge_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> Judgement:
+    """The judgement from the CSVs, of one go or of all stints. Raises EvidenceInvalid, ValueError."""
+    if not recorded.stints:
+        again, pairs = evidence.judge_again(
+            plan, evidence.trial_directory(folder, recorded.trial), recorded.sequence, None
+        )
+        _check_schedule(plan, pairs)
+        return again
+    measured = read_stints(folder, plan, recorded.stints)
+    for stint, (_, pairs) in zip(recorded.stints, measured, strict=True):
+        _check_schedule(stint_plan(plan, stint), pairs)
+    return judge_stints(plan, measured)
 
 
 def _check_schedule(plan: TrialPlan, pairs: list[Pair]) -> None:

@@ -8,7 +8,7 @@ from controller.adapters.files.documents import Document, read_json
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
-from controller.model.experiment import Experiment
+from controller.model.experiment import Choice, Experiment
 from controller.model.project import Project
 
 META = "meta.json"
@@ -55,7 +55,14 @@ def read_experiment(path: Path) -> Experiment:
             where=document.where(("name",)),
             next_step="give both the same name, or leave `name` out",
         )
+    if bool(experiment.variants) == bool(experiment.ranges):
+        raise BadInput(
+            "an experiment has either `variants` or `ranges`, found " + ("both" if experiment.variants else "neither"),
+            where=document.where(("ranges",) if experiment.ranges else ()),
+            next_step="`variants` for first-winner and race, `ranges` for --strategy bayes",
+        )
     _check_variants(document, experiment)
+    _check_ranges(document, experiment)
     _check_timing(document, experiment)
     return experiment
 
@@ -77,6 +84,40 @@ def _check_variants(document: Document, experiment: Experiment) -> None:
                     next_step="leave one of them out: it would only cost evidence",
                 )
         seen[variant.name] = index
+
+
+def _check_ranges(document: Document, experiment: Experiment) -> None:
+    known = dict(experiment.requires)
+    for name, each in experiment.ranges.items():
+        place = ("ranges", name)
+        if name in experiment.requires:
+            raise BadInput(
+                f"`{name}` is both required and varied", where=document.where(place), next_step="leave one of them out"
+            )
+        if not isinstance(each, Choice) and each.low >= each.high:
+            raise BadInput(
+                f"`low` ({each.low}) must be below `high` ({each.high})",
+                where=document.where((*place, "low")),
+                next_step="a parameter with one value belongs in `requires`",
+            )
+        if not isinstance(each, Choice) and each.log and (each.low <= 0 or getattr(each, "step", 1) != 1):
+            raise BadInput(
+                "a `log` range needs a `low` above 0, and no `step`",
+                where=document.where((*place, "log")),
+                next_step="begin the range at 1, or leave `log` out",
+            )
+        for condition in each.when:
+            if condition not in known:
+                raise BadInput(
+                    f"the condition `{condition}` is neither an earlier range nor in `requires`",
+                    where=document.where((*place, "when", condition)),
+                    next_step=did_you_mean(condition, known, what="parameter"),
+                )
+        known[name] = True
+    if experiment.constraints and not experiment.ranges:
+        raise BadInput(
+            "`constraints` are for `ranges`", where=document.where(("constraints",)), next_step="leave them out"
+        )
 
 
 def _check_timing(document: Document, experiment: Experiment) -> None:

@@ -15,6 +15,7 @@ from controller.adapters.files.validation import found_words
 from controller.model.errors import BadInput
 from controller.model.experiment import Experiment, ParameterValue
 from controller.model.project import Project
+from controller.model.ranges import amount, edges
 
 KIND_WORDS = {"bool": "true or false", "int": "a whole number", "str": "text", "list": "a list of text"}
 
@@ -26,6 +27,7 @@ def check_parameters(project: Project, experiment: Experiment) -> None:
     specification = _Specification(project)
     source = project.experiments / experiment.name / META
     document = read_json(source) if source.is_file() else Document(source, None)
+    _check_ranges(specification, document, experiment)
     sets: list[tuple[Place, dict[str, ParameterValue]]] = [(("requires",), dict(experiment.requires))]
     for index, variant in enumerate(experiment.variants):
         sets.append((("variants", index, "parameters"), dict(variant.parameters)))
@@ -35,6 +37,47 @@ def check_parameters(project: Project, experiment: Experiment) -> None:
             specification.check(name, value, where)
             if not experiment.allow_service_reduction:
                 specification.check_service(name, value, where)
+
+
+def _check_ranges(specification: _Specification, document: Document, experiment: Experiment) -> None:
+    """Both ends of a range, and every choice, must be allowed; constraints must be about parameters that exist."""
+    for name, each in experiment.ranges.items():
+        where = document.where(("ranges", name))
+        for value in edges(each):
+            specification.check(name, value, where)
+            if not experiment.allow_service_reduction:
+                specification.check_service(name, value, where)
+    for index, constraint in enumerate(experiment.constraints):
+        for at, name in enumerate(constraint.product):
+            where = document.where(("constraints", index, "product", at))
+            default = specification.default(name, where)
+            values = edges(experiment.ranges[name]) if name in experiment.ranges else [default]
+            for value in values:
+                try:
+                    amount(value, cpus=1)
+                except ValueError:
+                    raise BadInput(
+                        f"`{name}` is no amount: {found_words(value)} cannot be multiplied",
+                        where=where,
+                        next_step="a constraint multiplies numbers, sizes such as 16k, counts of sizes such as 8 16k",
+                    ) from None
+
+
+def known_parameters(project: Project, fleet: str) -> dict[str, ParameterValue]:
+    """The role's defaults with the fleet's plain settings over them: what a proposal is laid over, for arithmetic only.
+
+    Values that only Ansible can tell (templates, vaults, host_vars) are left at the default.
+    """
+    found = _Specification(project).defaults()
+    for path in sorted((project.inventory(fleet) / "group_vars" / "all").glob("*.yml")):
+        try:
+            settings = read_yaml(path).value
+        except BadInput:
+            continue
+        for name, value in settings.items() if isinstance(settings, dict) else ():
+            if name in found and isinstance(value, bool | int | float | str) and "{{" not in str(value):
+                found[name] = value
+    return found
 
 
 class _Specification:
@@ -54,6 +97,25 @@ class _Specification:
                 where=str(meta),
                 next_step="restore roles/nginx, or reinstall",
             ) from None
+
+    def defaults(self) -> dict[str, ParameterValue]:
+        """Every parameter that an experiment may set, with its default."""
+        return {
+            name: option["default"]
+            for name, option in self._options.items()
+            if "default" in option and option.get("elements") != "dict"
+        }
+
+    def default(self, name: str, where: str) -> ParameterValue:
+        """Raises BadInput when there is no such parameter."""
+        value = self.defaults().get(name)
+        if value is None:
+            raise BadInput(
+                f"unknown parameter `{name}`",
+                where=where,
+                next_step=did_you_mean(name, self._options, what="parameter"),
+            )
+        return value
 
     def check(self, name: str, value: ParameterValue, where: str) -> None:
         option = self._options.get(name)

@@ -53,8 +53,9 @@ def test_a_fleet_may_keep_hosts_out_of_its_trials() -> None:
 
 
 def test_a_duet_is_chosen_unless_only_the_live_instance_would_show_the_effect() -> None:
-    assert design_of(one := experiment("one", "nginx_gzip_comp_level"), one.variants[0]) == "duet"
-    assert design_of(two := experiment("two", "nginx_reuseport"), two.variants[0]) == "switchback"
+    one, two = experiment("one", "nginx_gzip_comp_level"), experiment("two", "nginx_reuseport")
+    assert design_of(one, one.variants[0]) == "duet"
+    assert design_of(two, two.variants[0]) == "switchback"
 
 
 def test_the_timing_of_the_experiment_wins_over_the_designs() -> None:

@@ -1,0 +1,219 @@
+"""A search as durable steps: each proposal and each stint is recorded, so that a killed run goes on where it was.
+
+The ledger is nothing but the recorded stints; the proposers (controller/search) are asked again from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from controller.judge.stints import judge_stints
+from controller.model.experiment import ParameterValue
+from controller.model.run import RunPlan, SearchSummary
+from controller.model.trial import LiveCheck, ReasonCode, Stint, TrialPlan, TrialResult
+from controller.search import race
+from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent
+from controller.workflow import engine, evidence
+from controller.workflow.context import RunContext
+from controller.workflow.live_check import check_live
+from controller.workflow.settling import settle
+from controller.workflow.stints import Question, read_stints, run_stint
+from controller.workflow.trial import after_live_check
+
+# What ends the run, not only the variant: the host is the problem, or the operator.
+RUN_ENDS = frozenset({"host-failed", "interrupted"})
+_PROPOSAL: TypeAdapter[Proposal] = TypeAdapter(Proposal)
+
+
+@dataclass
+class Searched:
+    """What the search of one experiment left."""
+
+    results: list[TrialResult]
+    baseline: dict[str, str]
+    summary: SearchSummary
+    stop: dict[str, str] | None = None
+
+
+@dataclass
+class Steps:
+    """The steps of one run's searches; the stints are numbered through the run."""
+
+    context: RunContext
+    plan: RunPlan
+    baseline: dict[str, str]
+    stints: int = 0
+    ledger: list[Entry] = field(default_factory=list)
+
+    def propose(self, ask: Callable[[], Proposal]) -> Proposal:
+        name = f"propose stint {self.stints + 1}"
+        return _PROPOSAL.validate_python(engine.step(name, lambda: json.loads(ask().model_dump_json())))
+
+    def measure(
+        self,
+        trial: TrialPlan,
+        proposal: Try,
+        *,
+        earlier: Sequence[Entry] = (),
+        trials_in_run: int,
+        control: dict[str, ParameterValue] | None = None,
+    ) -> Entry:
+        """One stint; in the ledger too, unless its control is not the baseline."""
+        self.stints += 1
+        question = Question(
+            trial=trial,
+            stint=Stint(number=self.stints, alone=proposal.alone, pairs_per_host=proposal.pairs_per_host),
+            earlier=[entry.stint for entry in earlier],
+            trials_in_run=trials_in_run,
+            why=proposal.why,
+            control=control,
+        )
+        entry = Entry.model_validate(
+            engine.step(
+                f"stint {self.stints}", lambda: run_stint(self.context, self.plan.run_id, question, self.baseline)
+            )
+        )
+        if control is None:
+            self.ledger.append(entry)
+        return entry
+
+    def settle(self, trial: TrialPlan, result: TrialResult) -> tuple[TrialResult, dict[str, str] | None]:
+        """Commit a KEEP everywhere, or roll back; returns the result and how the run stops, if it does."""
+        settled = engine.step(
+            f"settle trial {trial.number}",
+            lambda: settle(self.context, self.plan.run_id, trial, result, self.baseline),
+        )
+        self.baseline = settled["baseline"]
+        return TrialResult.model_validate(settled["result"]), settled["stop"]
+
+    def live(self, trial: TrialPlan, result: TrialResult) -> TrialResult:
+        """A duet's KEEP after its check on the live instance."""
+        if result.verdict != "KEEP" or trial.design != "duet":
+            return result
+        plan = recorded_plan(self.context, self.plan.run_id, trial)
+        document = engine.step(
+            f"live check of trial {trial.number}",
+            lambda: json.loads(check_live(self.context, self.plan.run_id, plan).model_dump_json()),
+        )
+        return after_live_check(result, LiveCheck.model_validate(document), result.seconds)
+
+
+def recorded_plan(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:
+    """The plan with the configuration ids that its stints recorded; as it is when it was never measured."""
+    path = evidence.trial_directory(context.run_directory(run_id), trial.number) / "plan.json"
+    return TrialPlan.model_validate_json(path.read_text()) if path.is_file() else trial
+
+
+def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:
+    """Race the variants of one experiment; at most one is kept."""
+    start = len(steps.ledger)
+    plans = {plan.number: plan for plan in trials}
+    total = len(steps.plan.trials)
+    while True:
+        ledger = steps.ledger[start:]
+        proposal = steps.propose(partial(race.propose, trials, steps.plan.seed, ledger))
+        if isinstance(proposal, Stop):
+            break
+        earlier = [entry for entry in ledger if entry.trial == proposal.trial]
+        entry = steps.measure(plans[proposal.trial], proposal, earlier=earlier, trials_in_run=total)
+        if entry.ended in RUN_ENDS:
+            proposal = Stop(why=f"stint {entry.stint.number}: {entry.note or entry.ended}")
+            break
+    ledger = steps.ledger[start:]
+    names = [plans[trial].variant.name for trial in proposal.ranking]
+    results = gather(steps, plans, ledger, f"{names[0]} did better" if names else "the race ended without it")
+    order = [result.trial for result in results]
+    # Who decides the experiment is settled: the winner, else the last that was measured.
+    decided = proposal.ranking[0] if proposal.ranking else ledger[-1].trial
+    at = order.index(decided)
+    result = steps.live(plans[decided], results[at])
+    results[at], stop = steps.settle(recorded_plan(steps.context, steps.plan.run_id, plans[decided]), result)
+    kept = results[at].verdict == "KEEP"
+    return Searched(
+        results=results,
+        baseline=steps.baseline,
+        summary=SearchSummary(
+            experiment=trials[0].experiment.name,
+            stopped=proposal.why,
+            tried=len(results),
+            stints=len(ledger),
+            seconds=round(seconds_spent(ledger), 1),
+            winner=results[at].variant if kept else "",
+        ),
+        stop=stop,
+    )
+
+
+def gather(steps: Steps, plans: dict[int, TrialPlan], ledger: Sequence[Entry], outdone: str) -> list[TrialResult]:
+    """A result for each trial of the ledger, in order of number."""
+    numbers = sorted({entry.trial for entry in ledger})
+    return [
+        result_of(
+            steps.context, steps.plan.run_id, plans[number], [e for e in ledger if e.trial == number], outdone=outdone
+        )
+        for number in numbers
+    ]
+
+
+def result_of(
+    context: RunContext,
+    run_id: str,
+    trial: TrialPlan,
+    entries: Sequence[Entry],
+    *,
+    outdone: str,
+    against: str = "",
+    default: ReasonCode = "outdone",
+) -> TrialResult:
+    """The result of a trial from its stints: the figures are those of the CSVs.
+
+    `default` is the reason of a trial that nothing ended.
+    """
+    trial = recorded_plan(context, run_id, trial)
+    last = entries[-1]
+    reason: ReasonCode = last.ended or default
+    # A stint that failed has no evidence; those before it have.
+    stints = [entry.stint for entry in entries if entry.stint.sequence and entry.ended not in RUN_ENDS]
+    try:
+        measured = read_stints(context.run_directory(run_id), trial, stints)
+        again = judge_stints(trial, measured) if measured else None
+    except (evidence.EvidenceInvalid, ValueError) as error:
+        measured, again, reason = [], None, "measurement-invalid"
+        last = last.model_copy(update={"note": str(error)})
+    pairs = [pair for _, each in measured for pair in each]
+    blocks = [block for pair in pairs for block in (pair.control, pair.variant)]
+    kept = reason == "proven-gain" and again is not None and again.action == "keep"
+    return TrialResult(
+        trial=trial.number,
+        experiment=trial.experiment.name,
+        variant=trial.variant.name,
+        hosts=trial.hosts,
+        verdict="KEEP" if kept else "REVERT",
+        reason=reason,
+        note=outdone if last.ended is None and default == "outdone" else last.note,
+        objective=trial.experiment.objective.metric,
+        design=trial.design,
+        effect=again.effect if again else None,
+        confirmed_effect=again.confirmed_effect if again else None,
+        evidence=again.evidence if again else 0.0,
+        threshold=again.threshold if again else 0.0,
+        pairs=len(pairs),
+        requests=sum(block.requests for block in blocks),
+        errors=sum(block.errors for block in blocks),
+        seconds=round(sum(entry.seconds for entry in entries), 3),
+        probing_seconds=round(sum(block.seconds for block in blocks) / max(1, len(trial.hosts)), 3),
+        sequence=[host for stint in stints for host in stint.sequence],
+        parameters=dict(trial.variant.parameters),
+        stints=stints,
+        against=against,
+    )
+
+
+def as_documents(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    return [json.loads(result.model_dump_json()) for result in results]
