@@ -33,7 +33,6 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
         "executor_id": executor_id,
         "application_version": APPLICATION_VERSION,
         "log_level": "CRITICAL",
-        "run_admin_server": False,
     }
     DBOS(config=config)
     DBOS.launch()
