@@ -72,7 +72,7 @@ def test_a_first_confirm_that_nginx_does_not_take_leaves_the_original_live(untou
         not answer["ok"] and "Address already in use" in answer["error"] and "original is live again" in answer["error"]
     )
     assert untouched.get(80)[0] == 200
-    assert untouched.status()["confirmed"] is None
+    assert untouched.status()["confirmed"] is None and untouched.status()["lease"] is None
 
 
 def test_a_configuration_that_nginx_refuses_is_not_staged_and_the_others_are(host: Host) -> None:
@@ -124,7 +124,7 @@ def test_workers_that_crash_at_once_are_no_configuration_to_confirm(host: Host) 
     host.stage(variant=text)
     answer = host.ratchet("confirm", identity(text))
     assert not answer["ok"] and "is live again" in answer["error"]
-    assert host.level() == "level 9\n"
+    assert host.level() == "level 9\n" and host.status()["lease"] is None
 
 
 def test_confirm_starts_an_nginx_that_was_down(host: Host) -> None:
@@ -134,14 +134,36 @@ def test_confirm_starts_an_nginx_that_was_down(host: Host) -> None:
     assert host.level() == "level 4\n"
 
 
-@pytest.mark.parametrize(
-    "stdin",
-    ["", "[]", "{", '{"configurations": {}}', '{"configurations": {"../x": "a"}}', '{"configurations": {"a": 1}}',
-     '{"configurations": {"a": "b;"}, "keep": -1}', '{"configurations": {"a": "\\u0000"}}', "[" * 100_000],
-)  # fmt: skip
-def test_bad_input_is_refused_with_a_sentence(host: Host, stdin: str) -> None:
-    answer = host.ratchet("stage", stdin=stdin)
-    assert not answer["ok"] and answer["error"] and "internal" not in answer["error"]
+def test_bad_input_is_refused_with_a_sentence(host: Host) -> None:
+    for stdin in ("", "[]", "{", '{"configurations": {"../x": "a"}}', '{"configurations": {"a": 1}}', "[" * 100_000):
+        answer = host.ratchet("stage", stdin=stdin)
+        assert not answer["ok"] and answer["error"] and "internal" not in answer["error"]
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_done(host: Host) -> None:
+    host.run(
+        "mount -t tmpfs -o size=4k tmpfs /var/lib/ratchet; dd if=/dev/zero of=/var/lib/ratchet/x 2>/dev/null || true"
+    )
+    try:
+        answer = host.ratchet("confirm", VARIANT_ID)
+    finally:
+        host.run("umount /var/lib/ratchet")
+    assert not answer["ok"] and "No space left on device" in answer["error"]
+    assert host.level() == "level 9\n" and host.status()["confirmed"] == host.status()["live"] == BASELINE_ID
+
+
+def test_a_read_only_etc_is_said_and_nothing_is_half_done(host: Host) -> None:
+    session = host.session()
+    host.run("mount --bind /etc/nginx /etc/nginx && mount -o remount,bind,ro /etc/nginx")
+    try:
+        for answer in (host.stage(other=configuration(2)), session.switch(VARIANT_ID)):
+            assert not answer["ok"] and "Read-only file system" in answer["error"]
+        assert session.ask("end")["verified"] is True
+        assert "Read-only file system" in host.ratchet("confirm", VARIANT_ID)["error"]
+    finally:
+        host.run("umount /etc/nginx")
+    status = host.status()
+    assert host.level() == "level 9\n" and status["confirmed"] == status["live"] == BASELINE_ID and not status["drift"]
 
 
 def test_only_ids_and_seconds_are_arguments(host: Host) -> None:

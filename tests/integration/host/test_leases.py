@@ -203,17 +203,16 @@ def test_a_restore_that_fails_is_tried_until_it_succeeds(host: Host) -> None:
     assert session.process.wait(5) not in {0, signal.SIGKILL}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [b"\n", b"[]\n", b'"switch"\n', b"\xff\xfe\n", b'{"command":"switch"}\n', b"[" * 60_000 + b"\n",
-     b'{"command":"switch","configuration":"../../../etc"}\n', b'{"command":"assign","a":1,"b":2}\n',
-     b'{"command":"switch","configuration":"0123456789abcdef"}\n', b'{"command":"end","more":1}\n'],
-)  # fmt: skip
-def test_a_bad_line_is_answered_and_the_session_goes_on(host: Host, line: bytes) -> None:
+def test_a_bad_line_is_answered_and_the_session_goes_on(host: Host) -> None:
     session = host.session()
-    session.write(line)
-    answer = session.read()
-    assert not answer["ok"] and answer["error"] and "internal" not in answer["error"]
+    for line in (
+        b"\n", b"[]\n", b'"switch"\n', b"\xff\xfe\n", b'{"command":"switch"}\n', b"[" * 60_000 + b"\n",
+        b'{"command":"switch","configuration":"../../../etc"}\n', b'{"command":"assign","a":1,"b":2}\n',
+        b'{"command":"switch","configuration":"0123456789abcdef"}\n', b'{"command":"end","more":1}\n',
+    ):  # fmt: skip
+        session.write(line)
+        answer = session.read()
+        assert not answer["ok"] and answer["error"] and "internal" not in answer["error"]
     assert session.ask("end")["verified"] is True
 
 

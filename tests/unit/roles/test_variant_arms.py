@@ -11,12 +11,18 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-INVENTORY = (
-    "all: {hosts: {here: {ansible_connection: local, ansible_become: false, nginx_gzip_comp_level: '{{ 2 * 3 }}'}}}"
-)
+INVENTORY = """
+all:
+  hosts:
+    here: {nginx_gzip_comp_level: '{{ 2 * 3 }}'}
+    there: {nginx_gzip_comp_level: 5}
+    elsewhere: {nginx_gzip_comp_level: 5}
+  vars: {ansible_connection: local, ansible_become: false}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +54,8 @@ def arm(**parameters: Any) -> list[dict[str, Any]]:
 def test_parameters_are_laid_over_the_inventory_s_which_may_be_templates(inventory: Path) -> None:
     done = push(inventory, [{"name": "baseline"}, *arm(nginx_gzip_types=["text/css"])])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("gzip_comp_level 6;") == 2
-    assert done.stdout.count("gzip_types text/css;") == 1
+    assert done.stdout.count("gzip_comp_level 6;") == 2 and done.stdout.count("gzip_comp_level 5;") == 4
+    assert done.stdout.count("gzip_types text/css;") == 3
 
 
 def test_a_template_in_a_parameter_is_refused_and_never_evaluated(inventory: Path, tmp_path: Path) -> None:
@@ -81,7 +87,9 @@ def test_what_is_no_parameter_is_refused_by_name(inventory: Path, arms: object, 
 
 def test_the_configuration_depends_on_parameters_alone_so_that_hosts_may_share_a_rendering() -> None:
     text = (ROOT / "roles/nginx/templates/nginx.conf.j2").read_text()
-    environment = jinja2.Environment(autoescape=False)
+    environment = jinja2.Environment(autoescape=True)
     environment.filters["nginx_value"] = str
-    names = jinja2.meta.find_undeclared_variables(environment.parse(text))
+    tree = environment.parse(text)
+    own = {node.name for node in tree.find_all(jinja2.nodes.Name) if node.ctx != "load"}
+    names = jinja2.meta.find_undeclared_variables(tree) - own
     assert names and all(name.startswith("nginx_") for name in names)
