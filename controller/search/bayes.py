@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from controller.judge.evidence import log_gain
 from controller.model.errors import BadInput
 from controller.model.experiment import Choice, Experiment, IntegerRange, NumberRange, Variant
 from controller.model.ranges import drawn_from, value_of
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 # Pairs of one look, over all hosts: enough for an interval, and for evidence of futility (2**5 > 20) before their end.
 LOOK_PAIRS = 6
 # Looks that a promising setting gets in all.
-LOOKS = 3
+FEWEST_LOOKS, LOOKS = 2, 3
 FINALISTS = 2
 # Proposals that are unsafe or known are drawn again, so often.
 DRAWS = 200
@@ -61,7 +63,8 @@ def propose(
         first: the number of the first trial.
     """
     standing = standings(ledger)
-    again = _promising(standing)
+    startup = _startup(experiment)
+    again = _promising(standing) if len(standing) >= min(startup, budget.trials) else None
     pairs = math.ceil(LOOK_PAIRS / hosts)
     if again is not None:
         why = f"look {again.stints + 1} at {again.variant.name}, the best so far if it holds"
@@ -84,12 +87,21 @@ def _promising(standing: dict[int, Standing]) -> Standing | None:
     running = [each for each in standing.values() if each.ended is None and each.gain > 0]
     if not running:
         return None
-    best = max(running, key=lambda each: each.rank)
-    return best if best.stints < LOOKS else None
+    best, *others = sorted(running, key=lambda each: each.rank, reverse=True)
+    if best.stints < FEWEST_LOOKS:
+        return best
+    # Two that cannot be told apart yet are worth a third look at the one that leads.
+    close = bool(others) and best.effect is not None and log_gain(best.effect.low) < others[0].gain
+    return best if close and best.stints < LOOKS else None
+
+
+def _startup(experiment: Experiment) -> int:
+    """How many settings are drawn at random before there is anything to model."""
+    return max(6, len(experiment.ranges))
 
 
 def _ranking(standing: dict[int, Standing], experiment: Experiment) -> list[int]:
-    """The finalists: what was looked at most often first hand, then by its gain; only what may be worth keeping."""
+    """The finalists: those looked at more than once first, then by gain; only what may be worth keeping."""
     least = experiment.objective.minimum_effect
     able = [
         each
@@ -161,9 +173,11 @@ def _ask(experiment: Experiment, told: list[optuna.trial.FrozenTrial], seed: int
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    dimensions = len(experiment.ranges)
-    startup = max(6, dimensions) if narrow else len(told) + 1
-    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
+    startup = _startup(experiment) if narrow else len(told) + 1
+    with warnings.catch_warnings():
+        # Groups of conditional parameters have been "experimental" since Optuna 2.8.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.add_trials(told)
     trial = study.ask()

@@ -25,11 +25,11 @@ from controller.workflow import engine, sealing
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan
-from controller.workflow.searching import Searched, Steps, as_documents, run_race
+from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
 from controller.workflow.settling import settle
 from controller.workflow.staging import roll_back
-from controller.workflow.trial import run_trial
+from controller.workflow.trial import json_document, run_trial
 
 JsonDict = dict[str, Any]
 
@@ -56,7 +56,7 @@ class Optimize(DBOSConfiguredInstance):
             before = baseline = engine.step("check the hosts", self._check)
             plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
             for searched in self._search(request, plan, baseline):
-                results += as_documents(searched.results)
+                results += [json_document(result) for result in searched.results]
                 searches.append(searched.summary)
                 baseline = searched.baseline
                 if searched.stop:

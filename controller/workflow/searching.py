@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -213,7 +212,3 @@ def result_of(
         stints=stints,
         against=against,
     )
-
-
-def as_documents(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    return [json.loads(result.model_dump_json()) for result in results]

@@ -9,11 +9,11 @@ from typing import Any
 
 from controller.adapters.files.parameters import known_parameters
 from controller.adapters.ssh import connect
-from controller.model.errors import HostFailed
+from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.experiment import Experiment, ParameterValue, Variant
 from controller.model.fleet import Host
 from controller.model.run import Importance, SearchSummary
-from controller.model.trial import TrialPlan, TrialResult
+from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.search import bayes
 from controller.search.ledger import Entry, Stop, Try, seconds_spent, standings
 from controller.search.pruning import PRUNE_PAIRS, Removal, answer, next_removal
@@ -23,7 +23,7 @@ from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host
 from controller.workflow.planning import searched_trial
 from controller.workflow.searching import RUN_ENDS, Searched, Steps, gather, recorded_plan, result_of
-from controller.workflow.trial import run_trial
+from controller.workflow.trial import json_document, run_trial, without_pairs
 
 # cgroup limits count where there are any: a container shows the machine's memory in /proc.
 _CAPACITY_COMMAND = (
@@ -172,16 +172,21 @@ class _RangeSearch:
 
     def _prove(self, variant: Variant) -> tuple[TrialPlan, TrialResult]:
         """An ordinary trial against the baseline, with its live check; nothing is committed yet."""
-        steps = self._steps
         plan = self._plan(self._first + len(self._results), variant)
-        document = engine.step(
-            f"trial {plan.number}", lambda: run_trial(steps.context, steps.plan, plan, steps.baseline)
-        )
-        result = TrialResult.model_validate(document)
+        result = TrialResult.model_validate(engine.step(f"trial {plan.number}", partial(self._run, plan)))
         self._results.append(result)
         if result.reason in RUN_ENDS:
             self._stopped, self._ended_early = result.note or result.reason, True
         return plan, result
+
+    def _run(self, plan: TrialPlan) -> dict[str, Any]:
+        """`run_trial`, whose failures end the search and not what it has found out."""
+        steps = self._steps
+        try:
+            return run_trial(steps.context, steps.plan, plan, steps.baseline)
+        except RatchetError as error:
+            reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
+            return json_document(without_pairs(plan, reason, str(error)))
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 

@@ -73,9 +73,7 @@ def read_stints(folder: Path, trial: TrialPlan, stints: list[Stint]) -> list[tup
 
 
 def run_stint(context: RunContext, run_id: str, question: Question, baseline: dict[str, str]) -> dict[str, Any]:
-    """Measure; returns an Entry document. Raises HostFailed when it cannot be staged, Interrupted before it began."""
-    if context.stop.requested:
-        raise Interrupted("stopped before the next stint", next_step=f"controller resume {run_id}")
+    """Measure; returns an Entry document. A host that fails, or the operator, ends the entry, never the ledger."""
     started = time.monotonic()
     trial, stint = question.trial, question.stint
     context.observer(
@@ -84,7 +82,15 @@ def run_stint(context: RunContext, run_id: str, question: Question, baseline: di
             f"{stint.pairs_per_host} pairs a host ({question.why})"
         )
     )
-    entry = _measure(context, run_id, question, baseline)
+    try:
+        if context.stop.requested:
+            raise Interrupted("stopped by the operator before it began")
+        entry = _measure(context, run_id, question, baseline)
+    except RatchetError as error:
+        reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
+        entry = Entry(
+            trial=trial.number, variant=trial.variant, stint=stint, judgement=None, ended=reason, note=str(error)
+        )
     entry = entry.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     document: dict[str, Any] = json.loads(entry.model_dump_json())
     return document

@@ -31,16 +31,16 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     try:
         controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
     except staging.Rejected as error:
-        return _finish(context, _without_pairs(trial, "rejected-by-nginx", str(error), started))
+        return _finish(context, without_pairs(trial, "rejected-by-nginx", str(error), started))
     trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants})
     if controls == variants:
         note = "the variant renders to the configuration that is live already"
-        return _finish(context, _without_pairs(trial, "no-difference", note, started))
+        return _finish(context, without_pairs(trial, "no-difference", note, started))
 
     folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")
-    context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials)))
+    context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
     observation = Probing(trial, plan.run_id, context, Judge(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
     if result.verdict == "KEEP" and trial.design == "duet":
@@ -131,11 +131,17 @@ def _probing_seconds(pairs: list[Pair]) -> float:
     return max(by_host.values(), default=0.0)
 
 
-def _without_pairs(trial: TrialPlan, reason: ReasonCode, note: str, started: float) -> TrialResult:
+def without_pairs(trial: TrialPlan, reason: ReasonCode, note: str, started: float | None = None) -> TrialResult:
+    """The result of a trial that measured nothing."""
+    started = time.monotonic() if started is None else started
     return _result(trial, None, Observation(), reason=reason, note=note, started=started)
 
 
 def _finish(context: RunContext, result: TrialResult) -> dict[str, Any]:
     context.observer(TrialEnded(result=result))
+    return json_document(result)
+
+
+def json_document(result: TrialResult) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(result.model_dump_json())
     return document
