@@ -134,7 +134,7 @@ def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any]) -> lis
         last = max(row[5] + row[6] for row in window)
         rate = len(window) / share * 1e6 / (last - first + 1e6 / asked["rate"] / share)
         lag = _rank(sorted(row[6] for row in counted), 99)
-        valid = rate >= 0.99 * asked["rate"] and lag <= 5000
+        valid = rate >= 0.95 * asked["rate"] and lag <= 5000
         found.append(
             {
                 "pair": counted[0][1],
