@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.files.experiments import load_experiments
-from controller.adapters.files.parameters import check_parameters
+from controller.adapters.files.parameters import check_parameters, known_parameters
 from controller.model.errors import BadInput
 from controller.model.project import Project
 
@@ -74,3 +74,50 @@ def test_a_gain_by_serving_less_is_refused_unless_it_is_meant(project: Project, 
     with pytest.raises(BadInput, match="by serving less"):
         _check(project, parameters)
     _check(project, parameters, allow_service_reduction=True)
+
+
+def _check_ranges(project: Project, ranges: dict[str, Any], **fields: Any) -> None:
+    document = json.loads(EXPERIMENT.read_text()) | {"ranges": ranges} | fields
+    del document["variants"]
+    folder = project.root / "experiments" / "searched"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.json").write_text(json.dumps(document, indent=1))
+    (experiment,) = load_experiments(project, ["searched"])
+    check_parameters(project, experiment)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "complaint"),
+    [
+        ("nginx_gzip_comp_level", {"kind": "integer", "low": 1, "high": 12}, "between 1 and 9, found 12"),
+        ("nginx_gzip_comp_level", {"kind": "number", "low": 1, "high": 9}, "a whole number"),
+        ("nginx_keepalive_timeout", {"kind": "integer", "low": 5, "high": 65, "unit": "x"}, "of the form"),
+        ("nginx_gzip", {"kind": "choice", "values": [True, False]}, "by serving less"),
+        ("nginx_gzip_levle", {"kind": "integer", "low": 1, "high": 2}, "unknown parameter"),
+    ],
+)
+def test_every_end_of_a_range_is_held_against_the_specification(
+    project: Project, name: str, values: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(BadInput, match=complaint):
+        _check_ranges(project, {name: values})
+
+
+def test_a_constraint_multiplies_amounts_of_known_parameters(project: Project) -> None:
+    ranges = {"nginx_keepalive_timeout": {"kind": "integer", "low": 5, "high": 65, "unit": "s"}}
+    good = {"product": ["nginx_worker_processes", "nginx_worker_connections", "nginx_proxy_buffers"], "at_most": "1g"}
+    _check_ranges(project, ranges, constraints=[good])
+    with pytest.raises(BadInput, match="is no amount"):
+        _check_ranges(project, ranges, constraints=[good | {"product": ["nginx_keepalive_timeout"]}])
+    with pytest.raises(BadInput, match="unknown parameter"):
+        _check_ranges(project, ranges, constraints=[good | {"product": ["nginx_worker_conections"]}])
+
+
+def test_known_parameters_are_the_defaults_with_the_fleets_own_over_them(project: Project) -> None:
+    settings = project.inventory("web") / "group_vars" / "all" / "nginx.yml"
+    settings.write_text('nginx_worker_connections: 2048\nnginx_gzip_comp_level: "{{ level }}"\nother: 1\n')
+    known = known_parameters(project, "web")
+    assert known["nginx_worker_connections"] == 2048
+    assert known["nginx_gzip_comp_level"] == 4
+    assert "other" not in known
+    assert "nginx_sites" not in known

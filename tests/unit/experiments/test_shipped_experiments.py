@@ -12,6 +12,7 @@ from controller.adapters.files.experiments import load_experiments
 from controller.adapters.files.parameters import check_parameters
 from controller.model.experiment import Experiment
 from controller.model.project import Project
+from controller.model.ranges import edges
 
 EXPERIMENTS = load_experiments(Project.find(Path(__file__)))
 each_experiment = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
@@ -77,3 +78,21 @@ def test_what_compression_is_asked_about_is_asked_for_by_the_client() -> None:
             assert all("Accept-Encoding" in request.headers for request in experiment.workload.requests), (
                 experiment.name
             )
+
+
+def test_nginx_accepts_both_ends_of_every_range(
+    render: Callable[[dict[str, Any]], str], nginx_accepts: Callable[[str], str]
+) -> None:
+    for experiment in EXPERIMENTS:
+        if not experiment.ranges:
+            continue
+        first = {name: edges(each)[0] for name, each in experiment.ranges.items()}
+        last = {name: edges(each)[-1] for name, each in experiment.ranges.items()}
+        settings = [
+            first,
+            last,
+            *({**first, name: last[name]} for name in last),
+            *({**last, name: first[name]} for name in last),
+        ]
+        for parameters in settings:
+            assert nginx_accepts(render(dict(experiment.requires) | parameters)) == "", parameters

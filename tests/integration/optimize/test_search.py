@@ -1,0 +1,98 @@
+"""Searches on real hosts: a race that survives a kill, and a search of ranges that is confirmed and pruned."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.integration.optimize.conftest import WORKLOAD, FleetUnderTest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SHORT = {"block_seconds": 0.5, "maximum_pairs": 16, "confirm_pairs": 3}
+# Slow enough for the baseline's level 9 on a shared machine: the probe must keep its schedule in both arms.
+CALM = WORKLOAD | {"rate": 12}
+TUNED = {
+    "nginx_gzip_comp_level": {"kind": "integer", "low": 1, "high": 3},
+    "nginx_postpone_output": {"kind": "choice", "values": [1460, 1461]},
+}
+
+
+@pytest.fixture
+def untuned(fleet: FleetUnderTest) -> FleetUnderTest:
+    """The fleet as it was provisioned: whatever other tests kept is taken back."""
+    kept = fleet.project / "inventory" / fleet.name / "group_vars/all/zz-kept.yml"
+    for run in sorted((fleet.project / "runs").glob("r-*")):
+        if kept.exists() and "nginx_" in kept.read_text() and (run / "kept.before.yml").exists():
+            done = fleet.controller("rollback", "--fleet", fleet.name, "--before", run.name)
+            assert done.returncode == 0, done.stderr
+            break
+    return fleet
+
+
+def search(fleet: FleetUnderTest, *arguments: str) -> dict[str, Any]:
+    done = fleet.controller("optimize", "--fleet", fleet.name, *arguments, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def verified(fleet: FleetUnderTest, run_id: str) -> list[dict[str, Any]]:
+    done = fleet.controller("verify", run_id, "--output", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials: list[dict[str, Any]] = json.loads(done.stdout)["trials"]
+    return trials
+
+
+def test_a_race_goes_on_after_kill_9_and_keeps_one_winner_that_verifies(untuned: FleetUnderTest) -> None:
+    untuned.write_experiment(
+        "raced",
+        {"level-8": {"nginx_gzip_comp_level": 8}, "level-3": {"nginx_gzip_comp_level": 3}},
+        workload=CALM,
+        timing=SHORT,
+    )
+    before = untuned.live()
+    run = untuned.start("optimize", "--fleet", untuned.name, "--experiment", "raced", "--strategy", "race")
+    log = None
+    deadline = time.monotonic() + 90
+    while log is None or "stint 2:" not in log.read_text():
+        assert time.monotonic() < deadline
+        assert run.poll() is None, run.communicate()
+        logs = [path for path in (untuned.project / "runs").glob("*/log.jsonl") if "by race" in path.read_text()]
+        log = logs[0] if logs else None
+        time.sleep(0.2)
+    run.kill()
+    run.communicate()
+    resumed = untuned.controller("resume", log.parent.name, "--output", "json")
+    assert resumed.returncode == 0, resumed.stderr
+    document = json.loads(resumed.stdout)
+    assert document["strategy"] == "race"
+    # The first stint was recorded before the kill, and is not measured again.
+    assert log.read_text().count("stint 1: raced") == 1
+    trials = {trial["variant"]: trial for trial in document["trials"]}
+    assert trials["level-3"]["verdict"] == "KEEP", trials
+    assert trials["level-8"]["verdict"] == "REVERT"
+    assert len(trials["level-3"]["stints"]) == 2
+    assert trials["level-3"]["live"]["passed"]
+    assert document["searches"][0]["winner"] == "level-3"
+    assert untuned.live() == document["baseline_after"] != before
+    assert all(row["same"] for row in verified(untuned, document["run_id"]))
+    report = (log.parent / "report.html").read_text()
+    assert "level-8" in report
+    assert "level-3" in report
+
+
+def test_ranges_are_searched_confirmed_pruned_and_verified(untuned: FleetUnderTest) -> None:
+    untuned.write_experiment("searched", {}, variants=[], ranges=TUNED, workload=CALM, timing=SHORT)
+    document = search(untuned, "--experiment", "searched", "--strategy", "bayes", "--budget-trials", "3", "--seed", "5")
+    kept = [trial for trial in document["trials"] if trial["verdict"] == "KEEP"]
+    assert len(kept) == 1, document["trials"]
+    (summary,) = document["searches"]
+    assert summary["tried"] == 3
+    fate = {each["parameter"]: each["kept"] for each in summary["importance"]}
+    assert fate["nginx_gzip_comp_level"] or list(kept[0]["parameters"]) == ["nginx_gzip_comp_level"]
+    assert untuned.live() == document["baseline_after"] != document["baseline_before"]
+    assert all(row["same"] for row in verified(untuned, document["run_id"]))
