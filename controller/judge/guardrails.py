@@ -27,8 +27,8 @@ PAIRS_RUNNING = 2
 # One failed request may be anybody's; the second one counts.
 FEWEST_ERRORS = 2
 # Pairs whose blocks the probe spoilt are measured again, but not for ever: this many, and more than this share of all.
-FEWEST_INVALID = 3
-INVALID_SHARE = 0.2
+FEWEST_INVALID = 5
+INVALID_SHARE = 0.34
 # Below these differences a ratio says nothing: what a scheduler, an allocator or a few connections do by themselves.
 MATERIAL_P99_US = 250.0
 MATERIAL_CPU_US = 20.0

@@ -15,7 +15,7 @@ MARGIN = 0.10
 
 
 class LiveDecision(Decision):
-    """Ends after the planned pairs: kept unless the typical gain is a loss beyond the margin."""
+    """Ends after the fewest valid pairs: kept unless the typical gain is a loss beyond the margin."""
 
     def add(self, gain: float | None) -> Outcome:
         self.pairs += 1
@@ -25,14 +25,15 @@ class LiveDecision(Decision):
             self.slower.add(-gain)
         if self.slower.value >= SLOWER:
             return Outcome("revert", "worse-live", f"evidence {self.slower.value:.3g} that the live instance is slower")
-        if self.pairs < self.rule.maximum_pairs:
-            return Outcome("continue", None, "")
-        if not self.searched:
-            return Outcome("revert", "guardrail-missing-data", "not one valid pair on the live instance")
+        if len(self.searched) < self.rule.minimum_pairs:
+            if self.pairs < self.rule.maximum_pairs:
+                return Outcome("continue", None, "")
+            note = f"only {len(self.searched)} of {self.pairs} pairs on the live instance were valid"
+            return Outcome("revert", "guardrail-missing-data", note)
         typical = reduction(estimate(self.searched))
         if typical < -MARGIN:
             return Outcome("revert", "worse-live", f"{-typical:.1%} slower (at most {MARGIN:.0%} may be noise)")
-        return Outcome("keep", "proven-gain", f"no harm in {self.pairs} live pairs")
+        return Outcome("keep", "proven-gain", f"no harm in {len(self.searched)} live pairs")
 
 
 class LiveJudge(Judge):

@@ -10,10 +10,11 @@ from controller.workflow import evidence
 from controller.workflow.context import RunContext
 from controller.workflow.probing import Probing
 
-# Pairs over all hosts together. Too few to prove a gain; enough to see harm that matters, and every guardrail.
+# Valid pairs over all hosts together, and how many may be tried: too few to prove a gain, enough to see harm.
 LIVE_PAIRS = 6
+LIVE_PAIRS_AT_MOST = 12
 LIVE_TIMING = TrialTiming(
-    block_seconds=2.0, burn_in_seconds=0.3, minimum_pairs=LIVE_PAIRS, maximum_pairs=LIVE_PAIRS, confirm_pairs=0
+    block_seconds=2.0, burn_in_seconds=0.3, minimum_pairs=LIVE_PAIRS, maximum_pairs=LIVE_PAIRS_AT_MOST, confirm_pairs=0
 )
 
 

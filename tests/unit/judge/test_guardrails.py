@@ -226,17 +226,17 @@ SPOILT = {"valid": False, "invalid_reason": "the probe was late"}
 
 
 def test_a_probe_that_cannot_keep_its_schedule_ends_the_trial():
-    assert reason(lambda _: SPOILT) == ("guardrail-missing-data", 3)
-    assert reason(lambda _: {}, both=lambda _: SPOILT) == ("guardrail-missing-data", 3)
+    assert reason(lambda _: SPOILT) == ("guardrail-missing-data", 5)
+    assert reason(lambda _: {}, both=lambda _: SPOILT) == ("guardrail-missing-data", 5)
 
 
-def test_up_to_a_fifth_of_the_pairs_may_be_spoilt():
-    assert reason(lambda number: SPOILT if number % 5 == 0 else {})[0] == "proven-gain"
-    assert reason(lambda number: SPOILT if number % 4 == 0 else {}) == ("guardrail-missing-data", 12)
+def test_up_to_a_third_of_the_pairs_may_be_spoilt():
+    assert reason(lambda number: SPOILT if number % 3 == 0 else {})[0] == "proven-gain"
+    assert reason(lambda number: SPOILT if number % 2 == 0 else {}) == ("guardrail-missing-data", 10)
 
 
-def test_two_spoilt_pairs_are_measured_again():
-    assert reason(lambda number: SPOILT if number <= 2 else {}) == ("proven-gain", 16)
+def test_four_spoilt_pairs_are_measured_again():
+    assert reason(lambda number: SPOILT if number <= 4 else {}) == ("proven-gain", 18)
 
 
 # --- whatever the gain ------------------------------------------------------------------------------------------------
