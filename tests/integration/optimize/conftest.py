@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 CONTROLLER = [sys.executable, "-m", "controller"]
 
 WORKLOAD: dict[str, Any] = {
-    "rate": 60,
-    "requests": [{"path": "/data-100k.json", "headers": {"Accept-Encoding": "gzip"}}],
+    "rate": 15,
+    "requests": [{"path": "/data/catalogue.json", "headers": {"Accept-Encoding": "gzip"}}],
 }
 
 

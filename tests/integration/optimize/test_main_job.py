@@ -102,14 +102,15 @@ def test_a_harm_and_a_refused_variant_are_reverted(fleet: FleetUnderTest, kept: 
         "worse",
         {
             "level-9": {"nginx_gzip_comp_level": 9},
-            "no-memory": {"nginx_worker_connections": 65535, "nginx_worker_rlimit_nofile": 1048576},
+            "refused": {"nginx_proxy_busy_buffers_size": "1m"},
         },
     )
     before = fleet.live()
     run = fleet.optimize("worse")
-    harm = run["trials"][0]
+    harm, refused = run["trials"]
     assert (harm["verdict"], harm["reason"]) in {("REVERT", "slower"), ("REVERT", "futile")}
-    assert {trial["verdict"] for trial in run["trials"]} == {"REVERT"}
+    assert (refused["verdict"], refused["reason"]) == ("REVERT", "rejected-by-nginx")
+    assert "busy" in refused["note"]
     assert fleet.live() == before
 
 
