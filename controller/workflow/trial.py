@@ -10,6 +10,7 @@ from controller.adapters.files.atomic import write_atomically
 from controller.judge.verdict import Judge
 from controller.model.errors import Interrupted, RatchetError
 from controller.model.events import StepStarted, TrialEnded, TrialStarted
+from controller.model.experiment import Design
 from controller.model.run import RunPlan
 from controller.model.trial import Effect, Judgement, LiveCheck, Pair, ReasonCode, TrialPlan, TrialResult
 from controller.workflow import evidence, staging
@@ -117,17 +118,18 @@ def _result(
         requests=sum(block.requests for block in blocks),
         errors=sum(block.errors for block in blocks),
         seconds=round(time.monotonic() - started, 3),
-        probing_seconds=round(_probing_seconds(pairs), 3),
+        probing_seconds=round(_probing_seconds(trial.design, pairs), 3),
         sequence=observation.sequence,
         parameters=dict(trial.variant.parameters),
     )
 
 
-def _probing_seconds(pairs: list[Pair]) -> float:
-    """Seconds of probing on the host that probed longest."""
+def _probing_seconds(design: Design, pairs: list[Pair]) -> float:
+    """Seconds of probing on the host that probed longest; a duet's two blocks run at once."""
     by_host: dict[str, float] = {}
     for pair in pairs:
-        by_host[pair.host] = by_host.get(pair.host, 0.0) + pair.control.seconds + pair.variant.seconds
+        both = (pair.control.seconds, pair.variant.seconds)
+        by_host[pair.host] = by_host.get(pair.host, 0.0) + (max(both) if design == "duet" else sum(both))
     return max(by_host.values(), default=0.0)
 
 

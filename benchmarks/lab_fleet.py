@@ -1,0 +1,84 @@
+"""A provisioned fleet in a lab of its own, used through the same command as an operator's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from controller.lab.session import LabSession
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FLEET = "bench"
+
+
+@dataclass(frozen=True)
+class LabFleet:
+    """A project folder with the fleet `bench`."""
+
+    project: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, timeout: float = 900) -> str:
+        """Standard output of a command in the project. Raises SystemExit with its messages when it fails."""
+        done = subprocess.run(
+            command,
+            cwd=self.project,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(
+                f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
+            )
+        return done.stdout
+
+    def controller(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "controller", *arguments)
+
+    def optimize(self, experiment: str, *, seed: int) -> dict[str, Any]:
+        """Run one shipped experiment; returns the JSON result."""
+        arguments = ["--experiment", experiment, "--seed", str(seed), "--output", "json"]
+        document: dict[str, Any] = json.loads(self.controller("optimize", "--fleet", FLEET, *arguments))
+        return document
+
+    def reset(self) -> None:
+        """Give the fleet its own settings again, as if nothing had been kept."""
+        settings = self.project / "inventory" / FLEET / "group_vars/all"
+        (settings / "zz-kept.yml").unlink(missing_ok=True)
+        self.run("ansible-playbook", "-i", f"inventory/{FLEET}", "playbooks/commit.yml")
+
+
+@contextmanager
+def lab_fleet(name: str, hosts: int) -> Iterator[LabFleet]:
+    """Boot and provision `hosts` lab servers with the lab fleet's settings; everything is removed at the end."""
+    with LabSession(name, images=["debian-12"]) as lab, tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
+        project = Path(folder)
+        settings = project / "inventory" / FLEET / "group_vars/all"
+        settings.mkdir(parents=True)
+        shutil.copy(CHECKOUT / "ansible.cfg", project)
+        shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
+        for shipped in ("playbooks", "roles", "experiments"):
+            (project / shipped).symlink_to(CHECKOUT / shipped)
+        servers = {"count": hosts, "image": "debian-12", "prefer": [{"type": "cx23", "location": "fsn1"}]}
+        (settings / "ratchet.yml").write_text(yaml.safe_dump({"ratchet": {"servers": servers}}))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        fleet = LabFleet(
+            project,
+            os.environ | {"HCLOUD_ENDPOINT": lab.endpoint, "HCLOUD_TOKEN": lab.token, "PATH": path},
+        )
+        fleet.controller("provision", "--fleet", FLEET)
+        yield fleet
