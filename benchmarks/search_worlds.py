@@ -94,7 +94,7 @@ class SimulatedHost:
     """Measures variants: each pair's gain is the true one and noise, normal with bursts."""
 
     def __init__(self, truth: Callable[[Parameters], float], seed: int, noise: float = PAIR_NOISE) -> None:
-        self._truth = truth
+        self.truth = truth
         self._random = numpy.random.default_rng(seed)
         self._noise = noise
         self._decisions: dict[int, CompetingDecision] = {}
@@ -102,12 +102,12 @@ class SimulatedHost:
 
     def gains(self, parameters: Parameters, count: int) -> list[float]:
         bursts = 1.0 + 4.0 * (self._random.random(count) < 0.05)
-        return [float(x) for x in self._truth(parameters) + self._noise * bursts * self._random.standard_normal(count)]
+        return [float(x) for x in self.truth(parameters) + self._noise * bursts * self._random.standard_normal(count)]
 
     def measure(self, of: TrialPlan, proposal: Try, stint: int) -> Entry:
         """One stint, judged with the variant's earlier ones."""
         decision = self._decisions.setdefault(of.number, CompetingDecision(Rule.of(of)))
-        decision.alone = proposal.alone
+        decision.begin(alone=proposal.alone)
         pairs, outcome = 0, Outcome("continue", None, "")
         for gain in self.gains(of.variant.parameters, proposal.pairs_per_host):
             pairs, outcome = pairs + 1, decision.add(gain)

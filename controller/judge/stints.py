@@ -9,6 +9,7 @@ its own null, and `m/alpha` still bounds the chance that any of `m` variants is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from controller.judge.decision import FUTILE, Decision, Outcome, Rule, reached
 from controller.judge.verdict import Judge
@@ -21,6 +22,12 @@ class CompetingDecision(Decision):
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule)
         self.alone = False
+
+    def begin(self, *, alone: bool) -> None:
+        """What the variant took while it competed is not taken from the pairs of its proof."""
+        if alone and not self.alone:
+            self.rule = replace(self.rule, maximum_pairs=self.rule.maximum_pairs + self.pairs)
+        self.alone = alone
 
     def _search(self) -> Outcome:
         if self.alone:
@@ -40,7 +47,7 @@ class StintJudge(Judge):
 
     def begin(self, *, alone: bool) -> None:
         """The pairs of each host are counted from 1 again."""
-        self._competing.alone = alone
+        self._competing.begin(alone=alone)
         self._next_number = dict.fromkeys(self._plan.hosts, 1)
 
 

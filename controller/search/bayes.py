@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 # Pairs of one look, over all hosts: enough for an interval, and for evidence of futility (2**5 > 20) before their end.
 LOOK_PAIRS = 6
 # Looks that a promising setting gets in all.
-FEWEST_LOOKS, LOOKS = 2, 3
+LOOKS = 3
+# Intervals wider than this many minimum effects could hide a gain worth keeping, or fake one.
+MATERIAL = 2.0
+# The last tenth of the minutes is for telling the leaders apart.
+EXPLORED = 0.9
 FINALISTS = 2
 # Proposals that are unsafe or known are drawn again, so often.
 DRAWS = 200
@@ -63,13 +67,14 @@ def propose(
         first: the number of the first trial.
     """
     standing = standings(ledger)
-    startup = _startup(experiment)
-    again = _promising(standing) if len(standing) >= min(startup, budget.trials) else None
+    ended = _ended(standing, budget, ledger)
+    again = None
+    if ended or len(standing) >= _startup(experiment):
+        again = _promising(standing, None if ended else MATERIAL * experiment.objective.minimum_effect)
     pairs = math.ceil(LOOK_PAIRS / hosts)
     if again is not None:
         why = f"look {again.stints + 1} at {again.variant.name}, the best so far if it holds"
         return Try(trial=again.trial, variant=again.variant, pairs_per_host=pairs, why=why)
-    ended = _ended(standing, budget, ledger)
     number = first + len(standing)
     parameters = None if ended else _draw(experiment, seed, ledger, unsafe)
     if parameters is None:
@@ -82,22 +87,25 @@ def propose(
     )
 
 
-def _promising(standing: dict[int, Standing]) -> Standing | None:
-    """The best setting by what was seen, while it has had fewer looks than it takes to believe it."""
+def _promising(standing: dict[int, Standing], tolerated: float | None) -> Standing | None:
+    """The best setting by what was seen, while its lead may be mere noise and it has had few looks.
+
+    While the search goes on, noise up to an interval of `tolerated` is left to the model, which smooths over it: a
+    look at something new is worth more. At the end (None) the leaders are told apart.
+    """
     running = [each for each in standing.values() if each.ended is None and each.gain > 0]
     if not running:
         return None
     best, *others = sorted(running, key=lambda each: each.rank, reverse=True)
-    if best.stints < FEWEST_LOOKS:
-        return best
-    # Two that cannot be told apart yet are worth a third look at the one that leads.
-    close = bool(others) and best.effect is not None and log_gain(best.effect.low) < others[0].gain
-    return best if close and best.stints < LOOKS else None
+    if best.effect is None or not others or best.stints >= LOOKS:
+        return None
+    noisy = tolerated is None or best.effect.high - best.effect.low > tolerated
+    return best if noisy and log_gain(best.effect.low) < others[0].gain else None
 
 
 def _startup(experiment: Experiment) -> int:
     """How many settings are drawn at random before there is anything to model."""
-    return max(6, len(experiment.ranges))
+    return max(6, 2 * len(experiment.ranges) // 3)
 
 
 def _ranking(standing: dict[int, Standing], experiment: Experiment) -> list[int]:
@@ -118,7 +126,7 @@ def _ended(standing: dict[int, Standing], budget: Budget, ledger: Sequence[Entry
     if len(standing) >= budget.trials:
         return f"the budget of {budget.trials} settings is spent"
     spent = seconds_spent(ledger) / 60
-    if spent >= budget.minutes:
+    if spent >= EXPLORED * budget.minutes:
         return f"the budget of {budget.minutes:g} minutes is spent"
     bests = _best_after_each(ledger)
     if len(standing) >= 2 * WINDOW and budget.least_progress > 0:
@@ -160,10 +168,12 @@ def require_optuna() -> None:
 def _draw(experiment: Experiment, seed: int, ledger: Sequence[Entry], unsafe: Unsafe) -> Parameters | None:
     """A safe setting that is not in the ledger; None when none was found."""
     known = [entry.variant.parameters for entry in ledger]
-    told = [_told(experiment, stand, ledger) for stand in standings(ledger).values()]
+    standing = standings(ledger)
+    told = [_told(experiment, stand, ledger) for stand in standing.values()]
     for attempt in range(DRAWS):
         digest = hashlib.sha256(f"{seed}/{experiment.name}/{len(told)}/{attempt}".encode()).digest()
-        parameters = _ask(experiment, told, int.from_bytes(digest[:4], "big") % _SEEDS, narrow=attempt < DRAWS // 2)
+        narrow = attempt < DRAWS // 2
+        parameters = _ask(experiment, told, int.from_bytes(digest[:4], "big") % _SEEDS, narrow=narrow)
         if parameters and parameters not in known and not unsafe(parameters):
             return parameters
     return None

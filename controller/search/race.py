@@ -4,7 +4,8 @@ Sequential halving (Karnin, Koren, Somekh: "Almost optimal exploration in multi-
 about the same, so that stints get longer as the field gets smaller, and most pairs are spent on telling the best ones
 apart. The order within a round is drawn from the seed. Each stint has the baseline as its concurrent control, so
 variants that were measured at different times still compare. The last one in the field goes on alone until its
-evidence, of all its stints, suffices for `m/alpha`, and is confirmed on fresh pairs.
+evidence, of all its stints, suffices for `m/alpha`, and is confirmed on fresh pairs. For that it has as many pairs as a
+trial of its own would have.
 """
 
 from __future__ import annotations

@@ -206,6 +206,18 @@ class _RangeSearch:
                 self._stopped, self._ended_early = result.note or result.reason, True
                 return
             self._answers.append(answer(self._experiment, asked, result))
+        self._answers += [
+            Importance(
+                experiment=self._experiment.name,
+                parameter=name,
+                value=value,
+                trial=plan.number,
+                kept=True,
+                note="all that is left of the gain",
+            )
+            for name, value in asked.items()
+            if name not in {each.parameter for each in self._answers}
+        ]
         if asked == winner:
             return
         smaller = Variant(name=plan.variant.name.replace("final", "pruned"), parameters=asked)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import WORKLOAD, FleetUnderTest
+from tests.integration.optimize.conftest import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 SHORT = {"block_seconds": 0.5, "maximum_pairs": 16, "confirm_pairs": 3}
 # Slow enough for the baseline's level 9 on a shared machine: the probe must keep its schedule in both arms.
-CALM = WORKLOAD | {"rate": 12}
+CALM = {"rate": 12, "requests": [{"path": "/data/catalogue.json", "headers": {"Accept-Encoding": "gzip"}}]}
 TUNED = {
     "nginx_gzip_comp_level": {"kind": "integer", "low": 1, "high": 3},
     "nginx_postpone_output": {"kind": "choice", "values": [1460, 1461]},
@@ -86,13 +86,14 @@ def test_a_race_goes_on_after_kill_9_and_keeps_one_winner_that_verifies(untuned:
 
 
 def test_ranges_are_searched_confirmed_pruned_and_verified(untuned: FleetUnderTest) -> None:
-    untuned.write_experiment("searched", {}, variants=[], ranges=TUNED, workload=CALM, timing=SHORT)
-    document = search(untuned, "--experiment", "searched", "--strategy", "bayes", "--budget-trials", "3", "--seed", "5")
+    untuned.write_experiment("searched", {}, ranges=TUNED, workload=CALM, timing=SHORT)
+    document = search(untuned, "--experiment", "searched", "--strategy", "bayes", "--budget-trials", "2", "--seed", "5")
     kept = [trial for trial in document["trials"] if trial["verdict"] == "KEEP"]
     assert len(kept) == 1, document["trials"]
     (summary,) = document["searches"]
-    assert summary["tried"] == 3
+    assert summary["tried"] == 2
     fate = {each["parameter"]: each["kept"] for each in summary["importance"]}
-    assert fate["nginx_gzip_comp_level"] or list(kept[0]["parameters"]) == ["nginx_gzip_comp_level"]
+    assert fate.keys() == TUNED.keys()
+    assert fate["nginx_gzip_comp_level"]
     assert untuned.live() == document["baseline_after"] != document["baseline_before"]
     assert all(row["same"] for row in verified(untuned, document["run_id"]))

@@ -21,6 +21,22 @@ def test_overwhelming_evidence_proves_nothing_until_the_variant_is_alone() -> No
     assert alone.pairs == 17
 
 
+def test_what_was_measured_while_it_competed_leaves_the_proof_its_pairs() -> None:
+    trial = plan(maximum_pairs=16, confirm_pairs=3)
+    fresh = pairs(GAINS * 2)
+    fresh[2] = pair(3, 0.2, variant={"valid": False})
+    judge = StintJudge(trial)
+    judge.begin(alone=False)
+    for each in pairs(GAINS + GAINS[:4]):
+        judge.fold(each)
+    judge.begin(alone=True)
+    for each in fresh:
+        if judge.decided:
+            break
+        judgement = judge.add(each)
+    assert judgement.reason == "proven-gain"
+
+
 def test_evidence_is_that_of_all_pairs_in_one_go() -> None:
     trial = plan()
     split = judge_stints(trial, [(False, pairs(GAINS[:3])), (False, pairs(GAINS[3:5]))])

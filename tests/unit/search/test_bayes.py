@@ -21,8 +21,10 @@ def anything(_: Parameters) -> str:
     return ""
 
 
-def search(seed: int, budget: Budget, unsafe: bayes.Unsafe = anything) -> tuple[list[Entry], list[Try], Stop]:
-    host = SimulatedHost(true_gain, seed)
+def search(
+    seed: int, budget: Budget, unsafe: bayes.Unsafe = anything, noise: float = 0.013
+) -> tuple[list[Entry], list[Try], Stop]:
+    host = SimulatedHost(true_gain, seed, noise)
     ledger: list[Entry] = []
     proposals: list[Try] = []
     while not isinstance(
@@ -99,7 +101,7 @@ def test_conditional_parameters_come_only_with_their_switch() -> None:
 
 
 def test_only_the_promising_are_looked_at_again() -> None:
-    ledger, _, stop = search(3, Budget(trials=25, least_progress=0.0))
+    ledger, _, stop = search(3, Budget(trials=25, least_progress=0.0), noise=0.06)
     looks = {trial: sum(entry.trial == trial for entry in ledger) for trial in {entry.trial for entry in ledger}}
     assert statistics.median(looks.values()) == 1
     assert max(looks.values()) <= bayes.LOOKS
