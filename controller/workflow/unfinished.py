@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.store import FleetLock, Store
-from controller.model.errors import FleetLocked
 from controller.model.project import Project
 
 
@@ -18,20 +17,17 @@ def unfinished_runs(project: Project, store: Store) -> list[dict[str, Any]]:
             "run_id": run_id,
             "fleet": fleet,
             "started_at": started_at,
-            "alive": _alive(project, fleet),
+            "alive": _alive(project, fleet, run_id),
             "last": _last_event(project.runs / run_id / "log.jsonl"),
         }
         for run_id, fleet, started_at in store.unfinished()
     ]
 
 
-def _alive(project: Project, fleet: str) -> bool:
-    """Whether a live process holds the fleet."""
-    try:
-        with FleetLock(project, fleet, run_id="looking", since=""):
-            return False
-    except FleetLocked:
-        return True
+def _alive(project: Project, fleet: str, run_id: str) -> bool:
+    """Whether a live process is carrying out this run."""
+    holder = FleetLock.holder(project, fleet)
+    return holder is not None and holder.run_id == run_id
 
 
 def _last_event(log: Path) -> str:

@@ -35,6 +35,21 @@ class FleetLock:
         self._holder = Holder(run_id, os.getpid(), getpass.getuser(), socket.gethostname(), since)
         self._descriptor = -1
 
+    @classmethod
+    def holder(cls, project: Project, fleet: str) -> Holder | None:
+        """Who holds a fleet now; None when nobody does, or when it has not yet said who it is."""
+        try:
+            descriptor = os.open(project.state / "locks" / fleet, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _parse(os.read(descriptor, 4096).decode(errors="replace"))
+        finally:
+            os.close(descriptor)
+        return None
+
     def __enter__(self) -> FleetLock:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -49,9 +64,8 @@ class FleetLock:
         return self
 
     def _locked(self, text: str) -> FleetLocked:
-        try:
-            holder = Holder(**json.loads(text))
-        except (ValueError, TypeError):
+        holder = _parse(text)
+        if holder is None:
             who = "another process"
         else:
             who = f"run {holder.run_id} of {holder.user} on {holder.machine} (pid {holder.pid}) since {holder.since}"
@@ -66,3 +80,10 @@ class FleetLock:
     ) -> None:
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def _parse(text: str) -> Holder | None:
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return None

@@ -49,6 +49,16 @@ def test_a_second_run_is_told_who_holds_the_fleet(tmp_path: Path) -> None:
         pass
 
 
+def test_the_holder_can_be_asked_for_without_taking_the_lock(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    assert FleetLock.holder(project, "prod") is None
+    with FleetLock(project, "prod", run_id="r-1", since="x"):
+        holder = FleetLock.holder(project, "prod")
+        assert holder is not None
+        assert holder.run_id == "r-1"
+    assert FleetLock.holder(project, "prod") is None
+
+
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     program = (
         "import sys, os; from pathlib import Path; from controller.adapters.store import FleetLock;"
