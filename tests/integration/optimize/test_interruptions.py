@@ -74,7 +74,7 @@ def test_after_kill_9_the_lease_restores_the_hosts_and_resume_ends_the_run(long_
     # A trial that would never end is cut short for the resumed run: the question here is only that it ends well.
     resumed = long_run.start("resume")
     wait_until(
-        lambda: bool(newest_log(long_run)) and newest_log(long_run)[-1]["event"] == "pair", seconds=90, what="on"
+        lambda: any(event["event"] == "pair" for event in newest_log(long_run)[events:]), seconds=90, what="probing"
     )
     resumed.send_signal(signal.SIGTERM)
     _, err = resumed.communicate(timeout=90)
