@@ -4,7 +4,7 @@ Searches of one space on the same budget of minutes: `bayes` and its peers, rand
 believe their best look. Every candidate is then put to the same test, our confirmation on fresh pairs.
 
 Run `python -m benchmarks.search_quality [--quick] [--output json]`. It runs on simulated hosts (`search_worlds`: twelve
-parameters, two baselines, quiet and noisy); no host is needed. On real hosts the operator's own command is the benchmark:
+parameters, two baselines, quiet and noisy); no host is needed. On real hosts the operator's own command is it:
 `controller optimize --strategy bayes --experiment whole-site` (docs/search.md).
 """
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 SHORT = {"block_seconds": 0.5, "maximum_pairs": 16, "confirm_pairs": 3}
 # Slow enough for the baseline's level 9 on a shared machine: the probe must keep its schedule in both arms.
-CALM = {"rate": 12, "requests": [{"path": "/data/catalogue.json", "headers": {"Accept-Encoding": "gzip"}}]}
+CALM = {"rate": 12, "requests": [{"path": "/assets/app.js", "headers": {"Accept-Encoding": "gzip"}}]}
 TUNED = {
     "nginx_gzip_comp_level": {"kind": "integer", "low": 1, "high": 3},
     "nginx_postpone_output": {"kind": "choice", "values": [1460, 1461]},
