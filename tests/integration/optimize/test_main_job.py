@@ -108,7 +108,7 @@ def test_a_harm_and_a_refused_variant_are_reverted(fleet: FleetUnderTest, kept: 
     before = fleet.live()
     run = fleet.optimize("worse")
     harm, refused = run["trials"]
-    assert (harm["verdict"], harm["reason"]) in {("REVERT", "slower"), ("REVERT", "futile")}
+    assert (harm["verdict"], harm["reason"]) in {("REVERT", "slower"), ("REVERT", "guardrail-cpu")}
     assert (refused["verdict"], refused["reason"]) == ("REVERT", "rejected-by-nginx")
     assert "busy" in refused["note"]
     assert fleet.live() == before
