@@ -131,9 +131,10 @@ def test_an_edited_csv_does_not_verify(fleet: FleetUnderTest, kept: dict[str, An
     rows[20] = ",".join(fields)
     path.write_bytes(gzip.compress("".join(rows).encode()))
     try:
-        verified = fleet.controller("verify", kept["run_id"])
+        verified = fleet.controller("verify", kept["run_id"], "--output", "json")
         assert verified.returncode == 3
-        assert "measurement-invalid" in verified.stdout
+        (trial,) = json.loads(verified.stdout)["trials"]
+        assert trial["recomputed"] == "REVERT measurement-invalid"
     finally:
         path.write_bytes(whole)
 
