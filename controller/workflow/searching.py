@@ -23,7 +23,7 @@ from controller.workflow.context import RunContext
 from controller.workflow.live_check import check_live
 from controller.workflow.settling import settle
 from controller.workflow.stints import Question, read_stints, run_stint
-from controller.workflow.trial import after_live_check
+from controller.workflow.trial import after_live_check, probing_seconds
 
 # What ends the run, not only the variant: the host is the problem, or the operator.
 RUN_ENDS = frozenset({"host-failed", "interrupted"})
@@ -206,7 +206,7 @@ def result_of(
         requests=sum(block.requests for block in blocks),
         errors=sum(block.errors for block in blocks),
         seconds=round(sum(entry.seconds for entry in entries), 3),
-        probing_seconds=round(sum(block.seconds for block in blocks) / max(1, len(trial.hosts)), 3),
+        probing_seconds=round(probing_seconds(trial.design, pairs), 3),
         sequence=[host for stint in stints for host in stint.sequence],
         parameters=dict(trial.variant.parameters),
         stints=stints,

@@ -118,13 +118,13 @@ def _result(
         requests=sum(block.requests for block in blocks),
         errors=sum(block.errors for block in blocks),
         seconds=round(time.monotonic() - started, 3),
-        probing_seconds=round(_probing_seconds(trial.design, pairs), 3),
+        probing_seconds=round(probing_seconds(trial.design, pairs), 3),
         sequence=observation.sequence,
         parameters=dict(trial.variant.parameters),
     )
 
 
-def _probing_seconds(design: Design, pairs: list[Pair]) -> float:
+def probing_seconds(design: Design, pairs: list[Pair]) -> float:
     """Seconds of probing on the host that probed longest; a duet's two blocks run at once."""
     by_host: dict[str, float] = {}
     for pair in pairs:
