@@ -41,7 +41,10 @@ def _schema() -> int:
 
 def _list(project: Project, *, as_json: bool) -> int:
     """List what can be read; what cannot is told on stderr, with exit code 2."""
+    from controller.adapters.files.experiments import shipped_names
+
     good, bad = _read(project, _names(project, []))
+    more = shipped_names(project)
     if as_json:
         rows = [
             {
@@ -53,13 +56,16 @@ def _list(project: Project, *, as_json: bool) -> int:
             }
             for experiment in good
         ]
-        print(json.dumps({"experiments": rows}))
+        print(json.dumps({"experiments": rows, "shipped": more}))
     else:
         from rich.console import Console
 
         from controller.report.text import experiments_table
 
-        Console(highlight=False).print(experiments_table(good))
+        console = Console(highlight=False)
+        console.print(experiments_table(good))
+        if more:
+            console.print(f"shipped with Ratchet, run when named: {', '.join(more)}", markup=False)
     for problem in bad.values():
         print(f"controller: {problem}", file=sys.stderr)
     return 2 if bad else 0

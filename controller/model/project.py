@@ -53,7 +53,13 @@ class Project:
 
     @property
     def experiments(self) -> Path:
+        """What `optimize` runs when no experiment is named."""
         return self._own_or_shipped("experiments")
+
+    @property
+    def shipped_experiments(self) -> Path:
+        """These may be named too; an own one of the same name wins."""
+        return bundle() / "experiments"
 
     @property
     def runs(self) -> Path:

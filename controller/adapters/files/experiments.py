@@ -16,29 +16,41 @@ META = "meta.json"
 
 def experiment_names(project: Project) -> list[str]:
     """Names of the project's experiments, sorted: the folders with a meta.json."""
-    folder = project.experiments
+    return _names_in(project.experiments)
+
+
+def shipped_names(project: Project) -> list[str]:
+    """Names of the experiments that ship with Ratchet and that the project has none of its own for, sorted."""
+    own = set(experiment_names(project))
+    return [name for name in _names_in(project.shipped_experiments) if name not in own]
+
+
+def _names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if (entry / META).is_file()) if folder.is_dir() else []
 
 
 def load_experiments(project: Project, names: list[str] | None = None) -> list[Experiment]:
-    """The named experiments in the order given, each once; all of them, sorted by name, when `names` is None.
+    """The named experiments in the order given, each once; all of the project's, sorted by name, when there are none.
 
-    Raises BadInput with file, line and field.
+    A shipped experiment may be named too. Raises BadInput with file, line and field.
     """
-    known = experiment_names(project)
-    wanted = known if not names else list(dict.fromkeys(names))
+    own = experiment_names(project)
+    folders = dict.fromkeys(shipped_names(project), project.shipped_experiments) | dict.fromkeys(
+        own, project.experiments
+    )
+    wanted = own if not names else list(dict.fromkeys(names))
     if not wanted:
         raise BadInput(
             "there are no experiments", where=str(project.experiments), next_step="controller init DIR writes one"
         )
     for name in wanted:
-        if name not in known:
+        if name not in folders:
             raise BadInput(
                 f"unknown experiment {name}",
                 where=str(project.experiments),
-                next_step=did_you_mean(name, known, what="experiment"),
+                next_step=did_you_mean(name, sorted(folders), what="experiment"),
             )
-    return [read_experiment(project.experiments / name / META) for name in wanted]
+    return [read_experiment(folders[name] / name / META) for name in wanted]
 
 
 def read_experiment(path: Path) -> Experiment:

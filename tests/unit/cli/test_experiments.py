@@ -67,6 +67,19 @@ def test_named_experiments_are_checked_alone(tmp_path: Path, capsys: pytest.Capt
     assert "did you mean good?" in capsys.readouterr().out
 
 
+def test_a_shipped_experiment_may_be_named_beside_a_projects_own_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = project_with(tmp_path, **{"gzip-level": GOOD | {"question": "Is this my own one?"}})
+    assert experiments(project, "check", "thread-pool", "gzip-level") == 0
+    assert experiments(project, "list") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Is this my own one?" in text
+    assert "run when named:" in text
+    assert "thread-pool" in text.partition("run when named:")[2]
+    assert "gzip-level" not in text.partition("run when named:")[2]
+
+
 def test_a_folder_without_experiments_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert experiments(project_with(tmp_path), "check") == 2
     assert "there are no experiments" in capsys.readouterr().err
