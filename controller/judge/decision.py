@@ -99,7 +99,7 @@ class Decision:
                 self.better.add(gain)
                 self._futile.add(self.rule.least_gain - gain)
         if reached(self.slower, SLOWER):
-            return Outcome("revert", "slower", f"evidence {self.slower.value:.3g} that the variant is slower")
+            return Outcome("revert", "slower", f"evidence {self.slower.value:.3g} that the variant is worse")
         return self._confirm() if self.confirming else self._search()
 
     def _search(self) -> Outcome:

@@ -8,8 +8,8 @@ from controller.model.blocks import Block
 from controller.model.experiment import Design, Metric
 from controller.model.trial import Pair
 
-# A figure of zero microseconds is below what the probe can tell; its logarithm would be none.
-SMALLEST_US = 1.0
+# A figure of zero (microseconds, bytes) is below what can be told; its logarithm would be none.
+SMALLEST = 1.0
 
 
 def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
@@ -27,8 +27,8 @@ def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
 
 
 def log_ratio(control: float, variant: float) -> float:
-    """`ln(control / variant)` of two figures in microseconds."""
-    return math.log(max(control, SMALLEST_US)) - math.log(max(variant, SMALLEST_US))
+    """`ln(control / variant)` of two figures in one unit. Equal figures give 0, which is evidence for neither side."""
+    return math.log(max(control, SMALLEST)) - math.log(max(variant, SMALLEST))
 
 
 def _figure(block: Block, metric: Metric) -> float | None:
@@ -39,6 +39,8 @@ def _figure(block: Block, metric: Metric) -> float | None:
         "p99": block.p99_us,
         "mean": block.mean_us,
         "cpu_per_request": block.metrics.cpu_us_per_request,
+        # An nginx that takes no memory at all is one that is gone.
+        "memory": block.metrics.rss_bytes or None,
     }
     figure = figures[metric]
     return figure if figure is not None and math.isfinite(figure) and figure >= 0 else None

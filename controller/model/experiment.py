@@ -13,7 +13,7 @@ Scalar = bool | int | float | str
 ParameterValue = Scalar | list[str]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ParameterName = Annotated[str, Field(pattern=r"^nginx_[a-z0-9_]{1,60}$")]
-Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request"]
+Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory"]
 # How the arms of a trial are compared: two shadow instances at once, or reloads of the live one.
 Design = Literal["duet", "switchback"]
 

@@ -16,6 +16,7 @@ METRIC_WORDS = {
     "p99": "p99 latency",
     "mean": "mean latency",
     "cpu_per_request": "CPU time per request",
+    "memory": "nginx memory",
 }
 
 STATUS_WORDS: dict[str, str] = {
@@ -30,7 +31,7 @@ _SENTENCES: dict[str, str] = {
     "proven-gain": "it is proven better, and fresh pairs confirmed it",
     "futile": "a gain that would be worth keeping is implausible",
     "undecided": "the pair limit was reached without proof of a gain",
-    "slower": "there is evidence that it makes requests slower",
+    "slower": "there is evidence that it makes things worse",
     "not-confirmed": "fresh pairs did not confirm the gain that was seen first",
     "outdone": "another variant of the search did better",
     "worse-live": "it was proven on shadow instances, but the live instance got slower with it",

@@ -44,7 +44,13 @@ def test_a_metric_that_one_arm_does_not_tell_gives_no_gain(figure):
     assert gain(two({}, {"metrics": {"cpu_us_per_request": figure}}), "cpu_per_request", "duet") is None
 
 
-def test_zero_counts_as_one_microsecond():
+def test_memory_is_what_nginx_took_at_the_end_of_each_block():
+    small = two({"metrics": {"rss_bytes": 30_000_000}}, {"metrics": {"rss_bytes": 20_000_000}})
+    assert gain(small, "memory", "duet") == pytest.approx(math.log(1.5))
+    assert gain(two({"metrics": {"rss_bytes": 0}}, {}), "memory", "duet") is None
+
+
+def test_zero_counts_as_one_of_its_unit():
     assert log_ratio(0, 0) == 0.0
     assert log_ratio(10, 0) == math.log(10)
 
