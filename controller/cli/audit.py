@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from controller.cli.run_setup import add_output_argument
+from controller.model.errors import printable
 
 if TYPE_CHECKING:
     from controller.adapters.audit import AuditLog
@@ -38,7 +39,8 @@ def _show(log: AuditLog, output: str) -> int:
         if output == "json":
             print(json.dumps(entry))
         else:
-            print(f"{entry['at']}  {entry['who']}  {entry['action']}  {', '.join(entry['hosts'])}: {entry['why']}")
+            told = f"{entry['at']}  {entry['who']}  {entry['action']}  {', '.join(entry['hosts'])}: {entry['why']}"
+            print(printable(told))
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from controller.cli.run_setup import add_output_argument
+from controller.model.errors import printable
 
 if TYPE_CHECKING:
     from controller.model.errors import BadInput
@@ -77,7 +78,7 @@ def _check(project: Project, names: list[str]) -> int:
         count, what = (len(experiment.ranges), "range") if experiment.ranges else (len(experiment.variants), "variant")
         print(f"{experiment.name}: ok, {count} {what}{'s' * (count != 1)}")
     for name, problem in bad.items():
-        print(f"{name}: BAD: {problem.where}: {problem.what}; {problem.next_step}")
+        print(printable(f"{name}: BAD: {problem.where}: {problem.what}; {problem.next_step}"))
     return 2 if bad else 0
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from controller.model.errors import printable
 from controller.workflow.provision import Progress
 
 MARKS = {"working": "", "ready": "done: ", "failed": "FAILED: "}
@@ -47,7 +48,7 @@ class HostSteps:
 
     def __call__(self, progress: Progress) -> None:
         name = f"{progress.host}: " if progress.host else ""
-        text = f"{name}{MARKS[progress.state]}{progress.text}"
+        text = printable(f"{name}{MARKS[progress.state]}{progress.text}")
         with self._lock:
             if self._bars is None:
                 self._console.print(text, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from controller.model.errors import printable
 from controller.model.events import (
     Event,
     Notice,
@@ -72,7 +73,7 @@ class ProgressDisplay:
 
     def _say(self, text: str) -> None:
         console = self._progress.console if self._progress else self._console
-        console.print(text, markup=False)
+        console.print(printable(text), markup=False)
 
     def _show(self, event: Event) -> None:
         match event:

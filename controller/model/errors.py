@@ -9,6 +9,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """Text from files and hosts as a terminal may show it: what would steer it is written as an escape."""
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 class RatchetError(Exception):
     """Base of all expected failures.
 
@@ -29,7 +36,7 @@ class RatchetError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         step = f"\n  next: {self.next_step}" if self.next_step else ""
-        return f"{place}{self.what}{step}"
+        return printable(f"{place}{self.what}{step}")
 
 
 class BadInput(RatchetError):

@@ -13,6 +13,11 @@ Scalar = bool | int | float | str
 ParameterValue = Scalar | list[str]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ParameterName = Annotated[str, Field(pattern=r"^nginx_[a-z0-9_]{1,60}$")]
+# Words for people: on a terminal they must not steer it, nor be read in another order than they are written.
+_PLAIN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+Words = Annotated[str, Field(pattern=_PLAIN)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
+HeaderText = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$", max_length=4000)]
 Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory"]
 # How the arms of a trial are compared: two shadow instances at once, or reloads of the live one.
 Design = Literal["duet", "switchback"]
@@ -30,7 +35,7 @@ class Request(Frozen):
     path: str = Field(pattern=r"^/[\x21-\x7e]*$", max_length=2000)
     weight: int = Field(default=1, ge=1, le=1000)
     method: Literal["GET", "HEAD", "POST"] = "GET"
-    headers: dict[str, str] = {}
+    headers: dict[HeaderName, HeaderText] = Field(default={}, max_length=50)
     body: str = Field(default="", max_length=65536)
     expect_status: int = Field(default=200, ge=100, le=599)
 
@@ -88,7 +93,7 @@ class Variant(Frozen):
 
     name: Name
     parameters: dict[ParameterName, ParameterValue] = Field(min_length=1)
-    why: str = Field(default="", max_length=2000)
+    why: Words = Field(default="", max_length=2000)
 
 
 Conditions = Annotated[
@@ -142,24 +147,24 @@ class Constraint(Frozen):
 
     product: list[ParameterName] = Field(min_length=1, max_length=8)
     at_most: str = Field(pattern=r"^[1-9][0-9]{0,14}[kKmMgG]?$", description="a plain number, or bytes such as 256m")
-    why: str = Field(default="", max_length=2000)
+    why: Words = Field(default="", max_length=2000)
 
 
 class Risk(Frozen):
     """How bad it can get, and how one would notice."""
 
     level: Literal["low", "medium", "high"]
-    note: str = Field(min_length=1, max_length=2000)
+    note: Words = Field(min_length=1, max_length=2000)
 
 
 class Experiment(Frozen):
     """`experiments/<name>/meta.json`; the name is the folder's."""
 
     name: Name
-    question: str = Field(min_length=8, max_length=500)
-    why: str = Field(min_length=8, max_length=4000)
+    question: Words = Field(min_length=8, max_length=500)
+    why: Words = Field(min_length=8, max_length=4000)
     risk: Risk
-    sources: list[str] = Field(min_length=1, max_length=20)
+    sources: list[Words] = Field(min_length=1, max_length=20)
     design: Design | Literal["auto"] = Field(
         default="auto", description="auto: duet, unless a variant sets something that only the live instance shows"
     )

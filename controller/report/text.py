@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from controller.model.errors import printable
 from controller.model.experiment import Experiment
 from controller.model.run import RunPlan, RunResult, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
@@ -107,7 +108,7 @@ def _baseline(host: dict[str, Any]) -> str:
 
 
 def _host_notes(host: dict[str, Any]) -> list[str]:
-    notes = [str(host["problem"])] if host["problem"] else []
+    notes = [printable(str(host["problem"]))] if host["problem"] else []
     if host["recorded"] and host["confirmed"] and host["recorded"] != host["confirmed"]:
         notes.append(f"its baseline was confirmed outside a run (recorded: {host['recorded']})")
     if host["lease"]:
@@ -160,7 +161,7 @@ def run_text(plan: RunPlan, result: RunResult | None) -> RenderableType:
             ("started", f"{time_words(result.started_at)}, took {duration_words(result.seconds)}"),
             ("hosts", ", ".join(plan.hosts)),
             ("seed", f"{result.seed}, alpha {plan.alpha:g}"),
-            ("message", result.message),
+            ("message", printable(result.message)),
             ("report", f"runs/{result.run_id}/report.html"),
             ("check it", f"controller verify {result.run_id}"),
         ]

@@ -6,6 +6,7 @@ import json
 import math
 from typing import get_args
 
+from controller.model.errors import printable
 from controller.model.experiment import Guardrails
 from controller.model.trial import Effect, LiveCheck, ReasonCode, TrialResult
 
@@ -115,7 +116,7 @@ def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None =
     text = _SENTENCES[reason]
     if guardrails is not None and reason in _WITH_LIMIT:
         text = _WITH_LIMIT[reason].format_map(_limits(guardrails))
-    first = note.strip().splitlines()[0].strip() if note.strip() else ""
+    first = printable(note.strip().splitlines()[0].strip()) if note.strip() else ""
     if first and (reason in _NOTE_TELLS_MORE or reason.startswith("guardrail-")):
         text += ": " + (first if len(first) <= NOTE_LENGTH else first[: NOTE_LENGTH - 3] + "...")
     return text

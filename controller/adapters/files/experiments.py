@@ -12,6 +12,8 @@ from controller.model.experiment import Choice, Experiment
 from controller.model.project import Project
 
 META = "meta.json"
+# What the probe says itself, about the connection and the body's length.
+OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "upgrade", "expect"}
 
 
 def experiment_names(project: Project) -> list[str]:
@@ -76,6 +78,7 @@ def read_experiment(path: Path) -> Experiment:
     _check_variants(document, experiment)
     _check_ranges(document, experiment)
     _check_timing(document, experiment)
+    _check_workload(document, experiment)
     return experiment
 
 
@@ -140,3 +143,29 @@ def _check_timing(document: Document, experiment: Experiment) -> None:
             where=document.where(("timing", "minimum_pairs")),
             next_step="raise the maximum or lower the minimum",
         )
+
+
+def _check_workload(document: Document, experiment: Experiment) -> None:
+    """What the probe would refuse on the hosts, said before anything is sent there."""
+    workload = experiment.workload
+    if workload.scheme == "https" and not all(0 < len(label) < 64 for label in workload.host.split(".")):
+        raise BadInput(
+            f"`workload.host` {workload.host[:80]!r} cannot be a TLS server name",
+            where=document.where(("workload", "host")),
+            next_step="its labels, between the dots, have 1 to 63 characters",
+        )
+    for index, request in enumerate(workload.requests):
+        place = ("workload", "requests", index)
+        for name in request.headers:
+            if name.lower() in OWN_HEADERS:
+                raise BadInput(
+                    f"the header {name} is the probe's own",
+                    where=document.where((*place, "headers", name)),
+                    next_step="leave it out; `workload.connections` says how connections are used",
+                )
+        if request.body and request.method != "POST":
+            raise BadInput(
+                f"a {request.method} has no body",
+                where=document.where((*place, "body")),
+                next_step="leave the body out, or make it a POST",
+            )

@@ -35,14 +35,20 @@ def _specification() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _refuse(name: str, value: Any, expected: str) -> AnsibleFilterError:
-    return AnsibleFilterError(f"{name}: {value!r} is not {expected}")
+    try:
+        told = f"{value!r:.200}"
+    except ValueError:
+        told = "a number without end"
+    return AnsibleFilterError(f"{name}: {told} is not {expected}")
 
 
 def _text(name: str, kind: str, value: Any) -> str:
     """The value as nginx writes it, when it is of the kind; else AnsibleFilterError."""
+    if isinstance(value, int) and not abs(value) < 1 << 64:  # Python writes out no endless number
+        raise _refuse(name, value, "a number that nginx knows")
     if kind == "bool":
-        word = WORDS.get(str(value).lower())
-        if word is None or not isinstance(value, bool | int | str):
+        word = WORDS.get(str(value).lower()) if isinstance(value, bool | int | str) else None
+        if word is None:
             raise _refuse(name, value, "true or false")
         return "on" if word else "off"
     if isinstance(value, bool) or not isinstance(value, int | float | str):

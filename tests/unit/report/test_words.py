@@ -76,3 +76,9 @@ def test_durations_and_times_read_as_people_say_them() -> None:
 
 def test_a_parameter_reads_as_in_its_file() -> None:
     assert [value_words(value) for value in ("8k", 4, True, ["a"])] == ["8k", "4", "true", '["a"]']
+
+
+def test_what_a_host_says_cannot_steer_the_terminal() -> None:
+    words = sentence("host-failed", "web-1: \x1b]0;pwned\x07 and \u202edenrut")
+    assert words.isprintable()
+    assert "\\x1b" in words

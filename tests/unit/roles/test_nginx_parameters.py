@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import subprocess
@@ -41,8 +42,8 @@ RENDERED = sorted(set(OPTIONS) - {"nginx_sites"})
 TEXTS = [name for name in RENDERED if OPTIONS[name].get("elements", OPTIONS[name]["type"]) == "str"]
 
 
-def render(**parameters: Any) -> str:
-    """The configuration as Ansible's template lookup renders it."""
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROLE / "templates"),
         trim_blocks=True,
@@ -52,8 +53,12 @@ def render(**parameters: Any) -> str:
         autoescape=False,  # noqa: S701 - no HTML
     )
     environment.filters["nginx_value"] = nginx_value
-    template = environment.from_string((ROLE / "templates" / "nginx.conf.j2").read_text("utf-8").split("\n", 1)[1])
-    return template.render(**(DEFAULTS | parameters))
+    return environment.from_string((ROLE / "templates" / "nginx.conf.j2").read_text("utf-8").split("\n", 1)[1])
+
+
+def render(**parameters: Any) -> str:
+    """The configuration as Ansible's template lookup renders it."""
+    return _template().render(**(DEFAULTS | parameters))
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:

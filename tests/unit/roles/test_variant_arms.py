@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,43 @@ def test_a_template_in_a_parameter_is_refused_and_never_evaluated(inventory: Pat
 def test_what_is_no_parameter_is_refused_by_name(inventory: Path, arms: object, told: str) -> None:
     done = push(inventory, arms)
     assert done.returncode == 2 and told in " ".join(done.stdout.split())
+
+
+HOSTILE = {
+    "semicolon": '"1; include /etc/shadow"',
+    "newline": '"1\\n}\\nload_module /tmp/x.so;"',
+    "line-separator": '"1\\u2028include x"',
+    "nul": '"1\\0"',
+    "shell": '"$(id)"',
+    "variable": '"${http_host}"',
+    "comment": '"1 # 2"',
+    "lua": "\"content_by_lua_block { os.execute('id') }\"",
+    "traversal": '"../../etc/shadow"',
+    "mapping": "{a: 1}",
+    "endless": hex(16**5000),
+    "long": '"' + "1" * 100_000 + '"',
+    "unsafe-template": "!unsafe \"{{ lookup('pipe', 'touch WITNESS') }}\"",
+    "unsafe-text": '!unsafe "1; include x"',
+    "made-by-template": "\"{{ '1; in' ~ 'clude x' }}\"",
+}
+
+
+def test_a_hostile_value_in_the_inventory_fails_its_host_by_the_parameter_s_name(tmp_path: Path) -> None:
+    witness = tmp_path / "evaluated"
+    path = tmp_path / "inventory" / "hosts.yml"
+    path.parent.mkdir()
+    lines = [f"    {host}: {{nginx_keepalive_timeout: {value}}}" for host, value in HOSTILE.items()]
+    tail = "  vars: {ansible_connection: local, ansible_become: false}"
+    text = "\n".join(["all:", "  hosts:", *lines, "    sane: {}", tail, ""])
+    path.write_text(text.replace("WITNESS", str(witness)))
+    done = push(path, arm())
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "include" not in "".join(line for line in done.stdout.splitlines() if line.startswith("+"))
+    for host in HOSTILE:
+        told = re.search(rf"fatal: \[{host}\].*?(?=\nfatal:|\nok:|\nchanged:|\Z)", done.stdout, re.DOTALL)
+        assert told and "nginx_keepalive_timeout" in told[0], host
+    assert re.search(r"^(ok|changed): \[sane\]", done.stdout, re.MULTILINE)
+    assert not witness.exists()
 
 
 def test_the_configuration_depends_on_parameters_alone_so_that_hosts_may_share_a_rendering() -> None:
