@@ -39,7 +39,7 @@ def print_dry_run(
 def _print_trial(console: Console, trial: dict[str, Any]) -> None:
     console.print(f"\ntrial {trial['trial']}: {trial['experiment']}/{trial['variant']}", style="bold", markup=False)
     console.print(f"  {trial['question']}", markup=False)
-    console.print(f"  objective: {trial['objective']}, at least {trial['minimum_effect']:.0%} better", markup=False)
+    console.print(f"  objective: {trial['objective_words']}", markup=False)
     for text, hosts in _same_diffs(trial["diffs"]).items():
         console.print(f"  on {', '.join(hosts)}:", markup=False)
         if text:

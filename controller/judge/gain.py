@@ -1,8 +1,13 @@
-"""What one pair says: its gain `g = ln(control / variant)`, positive when the variant is better."""
+"""What one pair says: its gain `g = ln(control / variant)`, positive when the variant is better.
+
+Every gain here is antisymmetric: had the two blocks changed places, it would be `-g` exactly. A weighted mean of such
+gains is antisymmetric too, which is all that the evidence asks of it (judge/evidence.py).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from controller.model.blocks import Block
 from controller.model.experiment import Design, Metric
@@ -24,6 +29,22 @@ def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
     if control is None or variant is None:
         return None
     return log_ratio(control, variant)
+
+
+def gains(pair: Pair, metrics: Mapping[Metric, float], design: Design) -> dict[Metric, float | None]:
+    """The gain of each metric, in the order given."""
+    return {metric: gain(pair, metric, design) for metric in metrics}
+
+
+def weighted(told: Mapping[Metric, float | None], weights: Mapping[Metric, float]) -> float | None:
+    """The weighted mean of the gains; None when one is missing."""
+    total = 0.0
+    for metric, weight in weights.items():
+        each = told[metric]
+        if each is None:
+            return None
+        total += weight * each
+    return total / sum(weights.values())
 
 
 def log_ratio(control: float, variant: float) -> float:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from controller.judge.decision import Decision, Outcome, Rule
 from controller.judge.evidence import effect
-from controller.judge.gain import gain
+from controller.judge.gain import gains, weighted
 from controller.judge.guardrails import Breach, GuardrailWatch
-from controller.model.trial import Judgement, Pair, TrialPlan
+from controller.model.experiment import Metric
+from controller.model.trial import GoalEffect, Judgement, Pair, TrialPlan
 
 
 class Judge:
@@ -23,6 +24,10 @@ class Judge:
         self._watch = GuardrailWatch(plan.experiment.guardrails)
         self._next_number = dict.fromkeys(plan.hosts, 1)
         self._outcome = Outcome("continue", None, "")
+        self._weights = plan.experiment.objective.weights
+        # Of each goal, where there are several: the gains that went into the search, and the fresh ones.
+        self._searched: dict[Metric, list[float]] = {metric: [] for metric in self._weights}
+        self._fresh: dict[Metric, list[float]] = {metric: [] for metric in self._weights}
 
     @property
     def decided(self) -> bool:
@@ -52,7 +57,16 @@ class Judge:
             pairs=decision.pairs,
             effect=effect(decision.searched),
             confirmed_effect=effect(decision.fresh),
+            goals=self._goal_effects() if len(self._weights) > 1 else [],
         )
+
+    def _goal_effects(self) -> list[GoalEffect]:
+        return [
+            GoalEffect(
+                metric=metric, effect=effect(self._searched[metric]), confirmed_effect=effect(self._fresh[metric])
+            )
+            for metric in self._weights
+        ]
 
     def _weigh(self, pair: Pair) -> Outcome:
         wrong = self._out_of_place(pair)
@@ -62,15 +76,24 @@ class Judge:
         breach = self._watch.add(pair)
         number = None
         if not breach and pair.control.valid and pair.variant.valid:
-            number = gain(pair, self._plan.experiment.objective.metric, self._plan.design)
+            told = gains(pair, self._weights, self._plan.design)
+            number = weighted(told, self._weights)
             if number is None:
-                metric = self._plan.experiment.objective.metric
-                breach = Breach("guardrail-missing-data", f"{pair.host}, pair {pair.number}: no {metric} in both arms")
+                missing = next(metric for metric, each in told.items() if each is None)
+                breach = Breach("guardrail-missing-data", f"{pair.host}, pair {pair.number}: no {missing} in both arms")
+            else:
+                self._keep_goals(told)
         before = self._decision.confirming
         outcome = self._decision.add(number)
         if not breach and (outcome.action == "keep" or (outcome.action == "confirm" and not before)):
             breach = self._watch.before_keep(len(self._decision.fresh))
         return Outcome("revert", breach.reason, breach.note) if breach else outcome
+
+    def _keep_goals(self, told: dict[Metric, float | None]) -> None:
+        kept = self._fresh if self._decision.confirming else self._searched
+        for metric, each in told.items():
+            if each is not None:
+                kept[metric].append(each)
 
     def _out_of_place(self, pair: Pair) -> str:
         """Why this cannot be the next pair of its host; empty when it is."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 Scalar = bool | int | float | str
 ParameterValue = Scalar | list[str]
@@ -56,13 +56,68 @@ class Workload(Frozen):
         return self.port or (443 if self.scheme == "https" else 80)
 
 
+MinimumEffect = Annotated[float, Field(ge=0.0, le=0.9, description="smallest reduction worth keeping, a fraction")]
+
+
 class Objective(Frozen):
     """What counts as better: less of this metric."""
 
     metric: Metric = "p50"
-    minimum_effect: float = Field(
-        default=0.03, ge=0.0, le=0.9, description="smallest reduction worth keeping, a fraction"
-    )
+    minimum_effect: MinimumEffect = 0.03
+
+    @property
+    def name(self) -> str:
+        """What effects are told of."""
+        return self.metric
+
+    @property
+    def weights(self) -> dict[Metric, float]:
+        return {self.metric: 1.0}
+
+
+class WeightedGoal(Frozen):
+    """One of several metrics that are weighed against each other."""
+
+    metric: Metric
+    weight: float = Field(default=1.0, gt=0, le=1000)
+
+
+class WeightedObjective(Frozen):
+    """Several metrics as one number: the weighted mean of their gains, `ln(control / variant)` each."""
+
+    combine: Literal["weighted"]
+    goals: list[WeightedGoal] = Field(min_length=2, max_length=8)
+    minimum_effect: MinimumEffect = Field(default=0.03, description="of the weighted mean")
+
+    @field_validator("goals")
+    @classmethod
+    def _each_metric_once(cls, goals: list[WeightedGoal]) -> list[WeightedGoal]:
+        _check_once([goal.metric for goal in goals])
+        return goals
+
+    @property
+    def name(self) -> str:
+        return self.combine
+
+    @property
+    def weights(self) -> dict[Metric, float]:
+        return {goal.metric: goal.weight for goal in self.goals}
+
+
+def _check_once(metrics: list[Metric]) -> None:
+    for metric in metrics:
+        if metrics.count(metric) > 1:
+            raise ValueError(f"each metric once, {metric} is named {metrics.count(metric)} times")
+
+
+def _kind_of_objective(value: object) -> str:
+    return "combined" if (isinstance(value, dict) and "combine" in value) or hasattr(value, "combine") else "single"
+
+
+AnyObjective = Annotated[
+    Annotated[Objective, Tag("single")] | Annotated[WeightedObjective, Tag("combined")],
+    Discriminator(_kind_of_objective),
+]
 
 
 class Guardrails(Frozen):
@@ -180,6 +235,6 @@ class Experiment(Frozen):
     )
     constraints: list[Constraint] = Field(default=[], max_length=20, description="of `ranges`")
     workload: Workload
-    objective: Objective = Objective()
+    objective: AnyObjective = Objective()
     guardrails: Guardrails = Guardrails()
     timing: Timing = Timing()

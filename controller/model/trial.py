@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from controller.model.blocks import Block
-from controller.model.experiment import Design, Experiment, Frozen, Timing, Variant
+from controller.model.experiment import Design, Experiment, Frozen, Metric, Timing, Variant
 
 VerdictName = Literal["KEEP", "REVERT"]
 ReasonCode = Literal[
@@ -40,6 +40,14 @@ class Effect(Frozen):
     estimate: float
     low: float
     high: float
+
+
+class GoalEffect(Frozen):
+    """What a variant does to one goal of an objective that has several."""
+
+    metric: Metric
+    effect: Effect | None = None
+    confirmed_effect: Effect | None = None
 
 
 class Pair(Frozen):
@@ -107,6 +115,7 @@ class Judgement(Frozen):
     pairs: int
     effect: Effect | None = None
     confirmed_effect: Effect | None = None
+    goals: list[GoalEffect] = []
 
 
 class LiveCheck(Frozen):
@@ -149,6 +158,7 @@ class TrialResult(Frozen):
     design: Design
     effect: Effect | None
     confirmed_effect: Effect | None
+    goals: list[GoalEffect] = Field(default=[], description="of an objective that has several, one a goal")
     live: LiveCheck | None = Field(default=None, description="None: not proven, or measured on the live instance")
     evidence: float
     threshold: float

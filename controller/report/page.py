@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from controller.judge.gain import gain
+from controller.judge.gain import gains, weighted
 from controller.judge.stints import StintJudge
 from controller.judge.verdict import Judge
 from controller.model.project import bundle
@@ -16,14 +16,13 @@ from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan, TrialResult
 from controller.report import charts
 from controller.report.guardrails import guardrail_rows
+from controller.report.objectives import goal_words, measure_words, objective_words
 from controller.report.words import (
-    METRIC_WORDS,
     STATUS_WORDS,
     duration_words,
     effect_words,
     evidence_words,
     live_words,
-    percent,
     reason_words,
     time_words,
     value_words,
@@ -78,8 +77,9 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "variant": plan.variant,
         "design": plan.design,
         "timing": plan.timing,
-        "metric": METRIC_WORDS[experiment.objective.metric],
-        "minimum_effect": percent(experiment.objective.minimum_effect),
+        "measure": measure_words(experiment.objective),
+        "objective": objective_words(experiment.objective),
+        "goals": goal_words(result.goals),
         "reason": reason_words(result, experiment.guardrails),
         "effect": effect_words(effect, result.objective),
         "interval": None if effect is None else charts.interval(effect, scale),
@@ -88,7 +88,7 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "evidence": evidence_words(result.evidence, result.threshold),
         "probing": duration_words(result.probing_seconds),
         "duration": duration_words(result.seconds),
-        "live": "" if result.live is None else live_words(result.live, result.objective),
+        "live": "" if result.live is None else live_words(result.live, result.objective, effect),
         "guardrails": guardrail_rows(experiment.guardrails, pairs),
         **_plots(plan, result, pairs),
     }
@@ -109,8 +109,10 @@ def _plots(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> dict[
 
 def _gain(plan: TrialPlan, pair: Pair) -> float | None:
     """The pair's gain as the judge takes it; None when it does not count."""
-    valid = pair.control.valid and pair.variant.valid
-    return gain(pair, plan.experiment.objective.metric, plan.design) if valid else None
+    if not (pair.control.valid and pair.variant.valid):
+        return None
+    weights = plan.experiment.objective.weights
+    return weighted(gains(pair, weights, plan.design), weights)
 
 
 def _evidence(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> tuple[list[float], float, int | None]:

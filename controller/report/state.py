@@ -10,6 +10,7 @@ from typing import Any
 from controller.model.run import RunResult
 from controller.model.trial import Effect, TrialResult
 from controller.report.charts import effect_scale, interval
+from controller.report.objectives import goal_words
 from controller.report.words import (
     STATUS_WORDS,
     duration_words,
@@ -97,7 +98,8 @@ def _trial(trial: TrialResult, scale: float) -> dict[str, Any]:
         "effect_words": effect_words(effect, trial.objective),
         "drawn": None if effect is None else _drawn(effect, scale),
         "evidence_words": evidence_words(trial.evidence, trial.threshold),
-        "live_words": "" if trial.live is None else live_words(trial.live, trial.objective),
+        "goals_words": goal_words(trial.goals),
+        "live_words": "" if trial.live is None else live_words(trial.live, trial.objective, effect),
         "pairs": trial.pairs,
         "requests": trial.requests,
         "errors": trial.errors,

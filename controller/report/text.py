@@ -14,6 +14,7 @@ from controller.model.experiment import Experiment
 from controller.model.run import RunPlan, RunResult, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
 from controller.report.history import UNFINISHED
+from controller.report.objectives import goal_words
 from controller.report.words import (
     duration_words,
     effect_words,
@@ -67,7 +68,7 @@ def _effect_cell(trial: TrialResult) -> Text:
     effect = trial.confirmed_effect or trial.effect
     if effect is None:
         return Text("-")
-    return Text(effect_words(effect, trial.objective).replace(" (", "\n(", 1))
+    return Text("\n".join([effect_words(effect, trial.objective).replace(" (", "\n(", 1), *goal_words(trial.goals)]))
 
 
 def status_table(document: dict[str, Any]) -> RenderableType:
@@ -206,8 +207,9 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
                 ("why", reason),
                 ("note", "" if trial.note.strip() in reason else trial.note.strip()),
                 ("effect", effect + first),
+                ("goals", "\n".join(goal_words(trial.goals))),
                 ("evidence", evidence if trial.pairs else ""),
-                ("live", "" if trial.live is None else live_words(trial.live, trial.objective)),
+                ("live", "" if trial.live is None else live_words(trial.live, trial.objective, shown)),
                 ("requests", f"{trial.requests}, {trial.errors} failed" if trial.requests else ""),
                 ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),
                 ("sets", "\n".join(f"{name}: {value_words(value)}" for name, value in trial.parameters.items())),

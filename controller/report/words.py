@@ -10,16 +10,6 @@ from controller.model.errors import printable
 from controller.model.experiment import Guardrails
 from controller.model.trial import Effect, LiveCheck, ReasonCode, TrialResult
 
-METRIC_WORDS = {
-    "p50": "p50 latency",
-    "p90": "p90 latency",
-    "p95": "p95 latency",
-    "p99": "p99 latency",
-    "mean": "mean latency",
-    "cpu_per_request": "CPU time per request",
-    "memory": "nginx memory",
-}
-
 STATUS_WORDS: dict[str, str] = {
     "running": "is under way",
     "completed": "completed",
@@ -81,11 +71,23 @@ def effect_words(effect: Effect | None, objective: str) -> str:
     return f"{_metric(objective)} {percent(effect.estimate)} {direction} ({numbers[0]} to {numbers[1]} %)"
 
 
-def live_words(live: LiveCheck, objective: str) -> str:
-    """What the live instance showed after a duet had proven a variant."""
+def live_words(live: LiveCheck, objective: str, duet: Effect | None = None) -> str:
+    """What the live instance showed after a duet had proven a variant, and whether it agrees with the duet's effect."""
     told = "no harm" if live.passed else "harm"
     pairs = f"{live.pairs} pair{'' if live.pairs == 1 else 's'}"
-    return f"{told} on the live instance: {effect_words(live.effect, objective)} in {pairs}"
+    text = f"{told} on the live instance: {effect_words(live.effect, objective)} in {pairs}"
+    return text if live.effect is None or duet is None else f"{text}; {agreement_words(live.effect, duet)}"
+
+
+def agreement_words(live: Effect, duet: Effect) -> str:
+    """How the live instance's interval lies to the duet's: few live pairs are wide, so overlap is not proof."""
+    if live.high < duet.low or live.low > duet.high:
+        return f"the designs disagree: that is {'less' if live.high < duet.low else 'more'} than the duet shows"
+    if live.low > 0:
+        return "it agrees with the duet, and is a gain by itself"
+    if live.low <= duet.estimate <= live.high:
+        return "it agrees with the duet, but is too wide to show a gain by itself"
+    return "it overlaps with the duet's interval, but does not hold its estimate"
 
 
 def evidence_words(evidence: float, threshold: float) -> str:
@@ -123,7 +125,7 @@ def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None =
 
 
 def _metric(objective: str) -> str:
-    return "CPU per request" if objective == "cpu_per_request" else objective
+    return {"cpu_per_request": "CPU per request", "weighted": "weighted mean"}.get(objective, objective)
 
 
 def _limits(guardrails: Guardrails) -> dict[str, str]:

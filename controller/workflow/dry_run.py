@@ -7,6 +7,7 @@ from typing import Any
 from controller.model.experiment import Experiment, ParameterValue, Range
 from controller.model.ranges import edges
 from controller.model.run import Budget, Strategy
+from controller.report.objectives import objective_words
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan, estimate_seconds
@@ -33,7 +34,8 @@ def preview(
                 "experiment": trial.experiment.name,
                 "variant": trial.variant.name,
                 "question": trial.experiment.question,
-                "objective": trial.experiment.objective.metric,
+                "objective": trial.experiment.objective.name,
+                "objective_words": objective_words(trial.experiment.objective),
                 "minimum_effect": trial.experiment.objective.minimum_effect,
                 "diffs": {host: arms[VARIANT].get("diff_from_live") or "" for host, arms in sorted(staged.items())},
                 "refused": {

@@ -110,6 +110,6 @@ def _differences(recorded: TrialResult, again: Judgement, verdict: str, reason: 
         found.append("the verdict differs")
     return found + [
         f"{name} differs: recorded {getattr(recorded, name)}, recomputed {getattr(again, name)}"
-        for name in ("evidence", "effect", "confirmed_effect")
+        for name in ("evidence", "effect", "confirmed_effect", "goals")
         if getattr(recorded, name) != getattr(again, name)
     ]

@@ -57,13 +57,23 @@ def _bad_input(model: type[BaseModel], document: Document, place: Place, error: 
 
 
 def _place_in_document(document: Document, place: Place, details: ErrorDetails) -> Place:
-    full = (*place, *details["loc"])
+    full = _without_tags(document, place, details["loc"])
     if details["type"] in {"missing", "extra_forbidden"}:
         return full
     if full and full[-1] == "[key]":
         return full[:-1]
     while len(full) > len(place) and document.positions and not document.holds(full):
         full = full[:-1]
+    return full
+
+
+def _without_tags(document: Document, place: Place, steps: Place) -> Place:
+    """pydantic names the member of a union that it tried as a step of its own, which no document holds."""
+    full = place
+    for index, step in enumerate(steps):
+        last = index == len(steps) - 1
+        if last or isinstance(step, int) or not document.positions or document.holds((*full, step)):
+            full = (*full, step)
     return full
 
 
@@ -113,21 +123,16 @@ def found_words(value: Any) -> str:
 
 def fields_at(model: type[BaseModel], place: Place) -> list[str]:
     """Names of the fields that the model knows at a place; empty where any are allowed."""
-    current: type[BaseModel] | None = model
+    current = [model]
     for step in place:
-        if isinstance(step, int):
-            continue
-        if current is None or step not in current.model_fields:
-            return []
-        current = _inner_model(current.model_fields[step].annotation)
-    return sorted(current.model_fields) if current else []
+        if not isinstance(step, int):
+            annotations = [each.model_fields[step].annotation for each in current if step in each.model_fields]
+            current = [found for annotation in annotations for found in _inner_models(annotation)]
+    return sorted({name for each in current for name in each.model_fields})
 
 
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
+def _inner_models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field may hold: several, where it is a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in typing.get_args(annotation):
-        found = _inner_model(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [found for argument in typing.get_args(annotation) for found in _inner_models(argument)]

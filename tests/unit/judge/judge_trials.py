@@ -18,6 +18,7 @@ def plan(
     design: str = "switchback",
     minimum_effect: float = 0.03,
     metric: str = "p50",
+    objective: dict[str, Any] | None = None,
     variants: int = 1,
     hosts: tuple[str, ...] = ("h1",),
     guardrails: dict[str, Any] | None = None,
@@ -32,7 +33,7 @@ def plan(
             "sources": ["a hunch"],
             "variants": [{"name": "v", "parameters": {"nginx_gzip_comp_level": 4}}],
             "workload": {"rate": 200, "requests": [{"path": "/"}]},
-            "objective": {"metric": metric, "minimum_effect": minimum_effect},
+            "objective": objective or {"metric": metric, "minimum_effect": minimum_effect},
             "guardrails": guardrails or {},
             "timing": timing,
         }

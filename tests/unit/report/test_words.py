@@ -7,6 +7,7 @@ import pytest
 from controller.model.experiment import Guardrails
 from controller.model.trial import Effect
 from controller.report.words import (
+    agreement_words,
     compact,
     duration_words,
     effect_words,
@@ -82,3 +83,20 @@ def test_what_a_host_says_cannot_steer_the_terminal() -> None:
     words = sentence("host-failed", "web-1: \x1b]0;pwned\x07 and \u202edenrut")
     assert words.isprintable()
     assert "\\x1b" in words
+
+
+DUET = Effect(estimate=0.1, low=0.08, high=0.12)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.05, 0.2, "it agrees with the duet, and is a gain by itself"),
+        (-0.1, 0.2, "it agrees with the duet, but is too wide to show a gain by itself"),
+        (-0.1, 0.09, "it overlaps with the duet's interval, but does not hold its estimate"),
+        (-0.1, 0.07, "the designs disagree: that is less than the duet shows"),
+        (0.13, 0.4, "the designs disagree: that is more than the duet shows"),
+    ],
+)
+def test_the_live_instances_interval_is_held_against_the_duets(low: float, high: float, words: str) -> None:
+    assert agreement_words(Effect(estimate=(low + high) / 2, low=low, high=high), DUET) == words

@@ -1,0 +1,41 @@
+"""An objective in plain words, and what a trial showed for each of its goals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controller.model.experiment import AnyObjective, Metric
+from controller.model.trial import GoalEffect
+from controller.report.words import effect_words, percent
+
+METRIC_WORDS: dict[Metric, str] = {
+    "p50": "p50 latency",
+    "p90": "p90 latency",
+    "p95": "p95 latency",
+    "p99": "p99 latency",
+    "mean": "mean latency",
+    "cpu_per_request": "CPU time per request",
+    "memory": "nginx memory",
+}
+
+
+def measure_words(objective: AnyObjective) -> str:
+    """What effects are told of: `p50 latency`, `the weighted mean of p50 latency (2) and nginx memory (1)`."""
+    weights = objective.weights
+    if len(weights) == 1:
+        return METRIC_WORDS[next(iter(weights))]
+    return "the weighted mean of " + _listed([f"{METRIC_WORDS[metric]} ({weights[metric]:g})" for metric in weights])
+
+
+def objective_words(objective: AnyObjective) -> str:
+    """`less p50 latency, by at least 3.0 %`."""
+    return f"less {measure_words(objective)}, by at least {percent(objective.minimum_effect)}"
+
+
+def goal_words(goals: Sequence[GoalEffect]) -> list[str]:
+    """One line a goal, by its fresh pairs where there are any; empty where the objective is one metric."""
+    return [effect_words(goal.confirmed_effect or goal.effect, goal.metric) for goal in goals]
+
+
+def _listed(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else items[0]
