@@ -116,20 +116,22 @@ class FleetUnderTest:
         )
 
 
-def new_project(folder: Path, endpoint: str, token: str, *, hosts: int) -> FleetUnderTest:
-    """An operator's folder with a fleet `lab` of `hosts` lab servers, not yet provisioned."""
-    settings = folder / "inventory/lab/group_vars/all"
+def new_project(
+    folder: Path, endpoint: str, token: str, *, hosts: int, image: str = "debian-12", name: str = "lab"
+) -> FleetUnderTest:
+    """An operator's folder with a fleet of `hosts` lab servers, not yet provisioned."""
+    settings = folder / "inventory" / name / "group_vars/all"
     settings.mkdir(parents=True)
     shutil.copy(CHECKOUT / "ansible.cfg", folder)
     for shipped in ("playbooks", "roles"):
         (folder / shipped).symlink_to(CHECKOUT / shipped)
     shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
-    servers = {"count": hosts, "image": "debian-12", "prefer": [{"type": "cx23", "location": "fsn1"}]}
+    servers = {"count": hosts, "image": image, "prefer": [{"type": "cx23", "location": "fsn1"}]}
     (settings / "ratchet.yml").write_text(
         yaml.safe_dump({"ratchet": {"servers": servers, "trials": {"lease_seconds": 20}}})
     )
     environment = os.environ | {"HCLOUD_ENDPOINT": endpoint, "HCLOUD_TOKEN": token}
-    return FleetUnderTest(folder, environment)
+    return FleetUnderTest(folder, environment, name)
 
 
 @pytest.fixture(scope="session")
