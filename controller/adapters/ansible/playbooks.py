@@ -19,7 +19,7 @@ from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project, bundle
 
 # ansible-runner copies the environment into its artifacts; nothing with such a name may get there.
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY", re.IGNORECASE)
+SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|PRIVATE_?KEY|DATABASE_URL", re.IGNORECASE)
 
 HostStatus = Literal["ok", "failed", "unreachable"]
 

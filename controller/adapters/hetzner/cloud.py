@@ -30,7 +30,8 @@ from controller.adapters.hetzner.domain import (
     Unavailable,
     selector,
 )
-from controller.model.errors import BadInput, HostFailed
+from controller.adapters.secrets import masked
+from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.fleet import Placement
 
 HTTP_SECONDS = (5.0, 30.0)
@@ -58,11 +59,21 @@ class Cloud:
             application_version=__version__,
             timeout=HTTP_SECONDS,  # one attempt's (connect, read)
         )
+        self._token = access.token
         self._sleep = sleep
         self._clock = clock
 
     def _call(self, what: str, function: Callable[[], Any]) -> Any:
-        return call(what, function, sleep=self._sleep)
+        try:
+            return call(what, function, sleep=self._sleep)
+        except RatchetError as error:
+            raise self._hiding_token(error) from None
+
+    def _hiding_token(self, error: RatchetError) -> RatchetError:
+        """The same error; an API, or a proxy before it, may have quoted what it was sent."""
+        error.what = masked(error.what, self._token)
+        error.args = (error.what,)
+        return error
 
     def servers(self, fleet: str) -> dict[str, CloudServer]:
         """Name -> server, for the servers with the fleet's label."""
@@ -217,7 +228,7 @@ class Cloud:
                 pause = min(pause * 2, LONGEST_POLL_SECONDS)
                 current = self._call(what, partial(self._client.actions.get_by_id, current.id)).data_model
             if current.status == "error":
-                raise classify(what, ActionFailedException(action=current))
+                raise self._hiding_token(classify(what, ActionFailedException(action=current)))
 
     def leftovers(self, fleet: str) -> Leftovers:
         """Everything with the fleet's label."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
+from controller.adapters.secrets import masked, read_secret
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
+
+URL = "RATCHET_DATABASE_URL"
 
 metadata = sa.MetaData()
 
@@ -42,10 +47,14 @@ audit_heads = sa.Table(
 
 
 def database_url(project: Project) -> str:
-    """RATCHET_DATABASE_URL, or an SQLite file in the project's state folder (created, 0700)."""
-    url = os.environ.get("RATCHET_DATABASE_URL", "")
-    if url:
-        return url
+    """RATCHET_DATABASE_URL, or by a file, descriptor or command as the token; else an SQLite file in the project's
+    state folder (created, 0700). Raises BadInput.
+    """
+    secret = read_secret(os.environ, URL)
+    if secret is not None:
+        if not secret.text:
+            raise BadInput("the database's address is empty", where=secret.source, next_step="set it, or unset it")
+        return secret.text
     project.state.mkdir(mode=0o700, exist_ok=True)
     return f"sqlite:///{project.state / 'ratchet.db'}"
 
@@ -67,14 +76,15 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
+        self._hidden = _passwords(url)
         try:
-            self._engine = sa.create_engine(url)
+            self._engine = sa.create_engine(url, hide_parameters=True)
             metadata.create_all(self._engine)
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
+        except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:
             raise BadInput(
-                f"the database cannot be opened: {_first_line(error)}",
-                where=sa.engine.make_url(url).render_as_string(hide_password=True) if "://" in url else url,
-                next_step="check RATCHET_DATABASE_URL, or that .ratchet/ is writable and its disk is not full",
+                f"the database cannot be opened: {self._told(error)}",
+                where=_shown(url),
+                next_step=f"check {URL}, or that .ratchet/ is writable and its disk is not full",
             ) from None
 
     def _upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
@@ -85,7 +95,7 @@ class Store:
                     connection.execute(sa.insert(table).values(**key, **values))
         except sa.exc.SQLAlchemyError as error:
             raise HostFailed(
-                f"the database refused a write: {_first_line(error)}",
+                f"the database refused a write: {self._told(error)}",
                 next_step="free its disk or lock, then run the command again",
             ) from None
 
@@ -131,6 +141,25 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
+    def _told(self, error: Exception) -> str:
+        """The error's first line, without what the database's address keeps secret."""
+        return masked((str(error) or type(error).__name__).splitlines()[0], *self._hidden)
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+def _passwords(url: str) -> list[str]:
+    """What may be secret in an address: its password, as it is written and as it is meant, and its options."""
+    try:
+        parts = sa.engine.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return [url, *re.split(r"[/@:?&=]+", url)[1:]]
+    password = str(parts.password or "")
+    options = [value for values in parts.query.values() for value in ([values] if isinstance(values, str) else values)]
+    return [url, password, quote(password, safe=""), quote_plus(password), *options]
+
+
+def _shown(url: str) -> str:
+    """The address for people: without password and options; the variable's name when it cannot be parsed."""
+    try:
+        return sa.engine.make_url(url).set(query={}).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        return URL

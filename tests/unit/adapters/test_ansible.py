@@ -35,8 +35,8 @@ PLAYBOOK = """
       when: refusing | default('') == inventory_hostname
     - name: Tell the environment
       ansible.builtin.copy:
-        content: "{{ lookup('ansible.builtin.env', 'HCLOUD_TOKEN') }}"
-        dest: "{{ inventory_dir }}/token"
+        content: "{{ lookup('ansible.builtin.pipe', 'env') }}"
+        dest: "{{ inventory_dir }}/environment"
         mode: "0600"
       delegate_to: one
     - name: Wait
@@ -61,10 +61,20 @@ def test_each_host_is_told_apart_and_a_refusal_names_its_host(project: Project) 
         result.raise_for_failures()
 
 
-def test_the_token_stays_out_of_ansibles_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HCLOUD_TOKEN", "planted-secret")
+def test_secrets_stay_out_of_ansibles_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HCLOUD_TOKEN",
+        "RATCHET_DATABASE_URL",
+        "RATCHET_DATABASE_URL_COMMAND",
+        "PGPASSWORD",
+        "VAULT_PASSPHRASE",
+    ):
+        monkeypatch.setenv(name, "planted-secret")
+    monkeypatch.setenv("PLANTED", "planted-word")
     run_playbook(project, "prod", "say.yml").raise_for_failures()
-    assert (project.inventory("prod") / "token").read_text() == ""
+    environment = (project.inventory("prod") / "environment").read_text()
+    assert "planted-word" in environment
+    assert "planted-secret" not in environment
 
 
 def test_a_cancelled_playbook_ends_early(project: Project) -> None:

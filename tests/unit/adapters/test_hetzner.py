@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -11,11 +15,19 @@ import yaml
 from hcloud import APIException
 from hcloud.actions import Action, ActionFailedException
 
+from controller.adapters import secrets
 from controller.adapters.hetzner import Access, Unavailable, modern, read_access, user_data
 from controller.adapters.hetzner.calls import BACKOFF_SECONDS, call, classify
-from controller.adapters.hetzner.cloud import firewall_rules
+from controller.adapters.hetzner.cloud import Cloud, firewall_rules
+from controller.adapters.secrets import read_secret
 from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 from controller.model.fleet import Placement
+
+
+@pytest.fixture(autouse=True)
+def forget_descriptors() -> None:
+    """Each test is a process of its own as far as descriptors are concerned: their numbers come again."""
+    secrets._of_descriptor.cache_clear()
 
 
 def _failing(errors: list[Exception]) -> Callable[[], str]:
@@ -90,25 +102,66 @@ def test_what_does_not_pass_by_itself_is_not_tried_again() -> None:
     assert pauses == []
 
 
-def test_the_token_comes_from_the_environment_a_file_or_a_command_in_this_order(tmp_path: Any) -> None:
+def test_the_token_comes_from_the_environment_a_file_a_descriptor_or_a_command_in_this_order(tmp_path: Any) -> None:
     (tmp_path / "token").write_text("from-file\n")
+    reading, writing = os.pipe()
+    os.write(writing, b"from-descriptor\n")
+    os.close(writing)
     environment = {
         "HCLOUD_TOKEN_COMMAND": "printf 'from-command\\nsecond line\\n'",
+        "HCLOUD_TOKEN_FD": str(reading),
         "HCLOUD_TOKEN_FILE": str(tmp_path / "token"),
         "HCLOUD_TOKEN": "from-environment",
         "HCLOUD_ENDPOINT": "http://127.0.0.1:8080/v1/",
     }
     found = []
-    for name in ("HCLOUD_TOKEN", "HCLOUD_TOKEN_FILE", "HCLOUD_TOKEN_COMMAND"):
-        access = read_access(environment)
+    for name in ("HCLOUD_TOKEN", "HCLOUD_TOKEN_FILE", "HCLOUD_TOKEN_FD", "HCLOUD_TOKEN_COMMAND"):
+        # A descriptor can be read once, but is asked for by each step of a command.
+        access = [read_access(environment) for _ in range(2)][1]
         found.append(access.token)
         assert access.endpoint == "http://127.0.0.1:8080/v1"
         del environment[name]
-    assert found == ["from-environment", "from-file", "from-command"]
+    assert found == ["from-environment", "from-file", "from-descriptor", "from-command"]
+
+
+def test_a_descriptor_is_closed_once_it_is_read_so_that_no_child_has_it() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"token")
+    os.close(writing)
+    read_access({"HCLOUD_TOKEN_FD": str(reading)})
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(reading)
 
 
 def test_the_token_is_not_in_what_is_printed() -> None:
     assert "secret" not in repr(Access("https://api.example/v1", "secret"))
+    assert "secret" not in repr(read_secret({"HCLOUD_TOKEN": "secret"}, "HCLOUD_TOKEN"))
+
+
+class _Parrot(BaseHTTPRequestHandler):
+    """An API that says in its error what it was sent."""
+
+    def do_GET(self) -> None:
+        error = {"code": "odd", "message": f"cannot take {self.headers['Authorization']}", "details": None}
+        content = json.dumps({"error": error}).encode()
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
+        pass
+
+
+def test_an_api_that_quotes_the_token_does_not_bring_it_to_light() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Parrot) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cloud = Cloud(Access(f"http://127.0.0.1:{server.server_port}/v1", "planted-secret"))
+        with pytest.raises(HostFailed, match=r"cannot take Bearer \*\*\*") as caught:
+            cloud.servers("web")
+        server.shutdown()
+    assert "planted-secret" not in repr(caught.value) + str(caught.value)
 
 
 @pytest.mark.parametrize(("old", "new"), [("cx11", "cx23"), ("cx22", "cx23"), ("cx52", "cx53"), ("cpx22", "cpx22")])

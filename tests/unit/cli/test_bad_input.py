@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.files.keys import ensure_fleet_key, generate_key
+from controller.adapters.secrets import sources
 from controller.cli.main import main
 from controller.model.project import Project
 
@@ -18,14 +20,8 @@ STATIC_HOST = "all: {hosts: {web-1: {ansible_host: 127.0.0.1, ansible_port: %d}}
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A folder with fleet `cloud`, to be provisioned, and the static fleet `racks`; no token anywhere."""
-    for name in (
-        "HCLOUD_TOKEN",
-        "HCLOUD_TOKEN_FILE",
-        "HCLOUD_TOKEN_COMMAND",
-        "HCLOUD_ENDPOINT",
-        "RATCHET_DATABASE_URL",
-    ):
-        monkeypatch.delenv(f"HCLOUD_{name}", raising=False)
+    for name in ("HCLOUD_ENDPOINT", *sources("HCLOUD_TOKEN"), *sources("RATCHET_DATABASE_URL")):
+        monkeypatch.delenv(name, raising=False)
     assert main(["init", str(tmp_path / "site"), "--fleet", "cloud"]) == 0
     assert main(["init", str(tmp_path / "site"), "--fleet", "racks", "--static"]) == 0
     return Project(tmp_path / "site")
@@ -82,10 +78,15 @@ def test_a_missing_token(project: Project, capsys: pytest.CaptureFixture[str]) -
     ("variables", "complaint"),
     [
         ({"HCLOUD_TOKEN": "two words"}, "HCLOUD_TOKEN: the API token is empty or holds a blank"),
-        ({"HCLOUD_TOKEN_FILE": "/nowhere/token"}, "/nowhere/token: the token's file cannot be read: No such file"),
-        ({"HCLOUD_TOKEN_COMMAND": "false"}, "the token's command ended with 1"),
-        ({"HCLOUD_TOKEN_COMMAND": "no-such-command"}, "the token's command does not work: No such file"),
-        ({"HCLOUD_TOKEN_COMMAND": "'"}, "the token's command does not work"),
+        (
+            {"HCLOUD_TOKEN_FILE": "/nowhere/token"},
+            "/nowhere/token: the file that HCLOUD_TOKEN_FILE names cannot be read: No",
+        ),
+        ({"HCLOUD_TOKEN_COMMAND": "false"}, "HCLOUD_TOKEN_COMMAND: the command ended with 1"),
+        ({"HCLOUD_TOKEN_FD": "1"}, "HCLOUD_TOKEN_FD is not a descriptor to read from"),
+        ({"HCLOUD_TOKEN_FD": "987"}, "HCLOUD_TOKEN_FD: descriptor 987 cannot be read: Bad file descriptor"),
+        ({"HCLOUD_TOKEN_COMMAND": "no-such-command"}, "the command does not work: No such file"),
+        ({"HCLOUD_TOKEN_COMMAND": "'"}, "the command does not work"),
         ({"HCLOUD_TOKEN": "secret", "HCLOUD_ENDPOINT": "http://192.0.2.1/v1"}, "over the network in the clear"),
         ({"HCLOUD_TOKEN": "secret", "HCLOUD_ENDPOINT": "cloud"}, "HCLOUD_ENDPOINT is not an address"),
     ],
@@ -177,3 +178,32 @@ def test_malformed_and_unknown_fields_of_an_experiment(project: Project, capsys:
 def test_no_project_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--project", str(tmp_path), "provision", "--fleet", "web"]) == 2
     assert "controller init DIR" in capsys.readouterr().err
+
+
+HIDDEN = "pw-Hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgres//u:{HIDDEN}@h",
+        f"postgresql://u:{HIDDEN}@h:port/db",
+        f"nodialect://u:{HIDDEN}@h/db",
+        f"postgresql://u:{HIDDEN}@127.0.0.1:1/db",
+        f"postgresql://u@127.0.0.1:1/db?password={HIDDEN}",
+        f"postgresql://u@127.0.0.1:1/db?unheard_of={HIDDEN}",
+        f"postgresql://u:{HIDDEN}%2F@127.0.0.1:1/db",
+        f"mysql+{HIDDEN}://u@h/db",
+        HIDDEN,
+        " ",
+    ],
+)
+@pytest.mark.parametrize("variable", ["RATCHET_DATABASE_URL", "RATCHET_DATABASE_URL_COMMAND"])
+def test_a_database_that_cannot_be_opened_is_told_without_its_password(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: str, url: str
+) -> None:
+    monkeypatch.setenv(variable, shlex.join(["echo", url]) if variable.endswith("COMMAND") else url)
+    code, message = _run(project, capsys, "runs")
+    assert code == 2
+    assert "database" in message
+    assert HIDDEN not in message

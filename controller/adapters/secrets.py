@@ -1,0 +1,94 @@
+"""Secrets from the environment, a file, an open descriptor or a command; never from an argument, never printed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from controller.model.errors import BadInput
+
+COMMAND_SECONDS = 30
+LARGEST_BYTES = 64 << 10
+HIDDEN = "***"
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret, which is not in its repr, and the name of the variable that it came by."""
+
+    text: str = field(repr=False)
+    source: str
+
+
+def sources(name: str) -> list[str]:
+    """The variables that may hold the secret `name`, or say where it is, in the order in which they are looked at."""
+    return [name, f"{name}_FILE", f"{name}_FD", f"{name}_COMMAND"]
+
+
+def read_secret(environment: Mapping[str, str], name: str) -> Secret | None:
+    """The secret `name` by the first of its `sources` that is set, without blanks around it; None when none is.
+
+    A descriptor is read to its end and closed, so that no child inherits it; a command's first line counts. Both are
+    asked once in a process. Raises BadInput, which names the variable and never what was read.
+    """
+    plain, file, descriptor, command = sources(name)
+    if environment.get(plain):
+        return Secret(environment[plain].strip(), plain)
+    if environment.get(file):
+        return Secret(_of_file(file, environment[file]).strip(), file)
+    if environment.get(descriptor):
+        return Secret(_of_descriptor(descriptor, environment[descriptor]).strip(), descriptor)
+    if environment.get(command):
+        return Secret(_of_command(command, environment[command]).strip(), command)
+    return None
+
+
+def masked(text: str, *secrets: str) -> str:
+    """The text with each secret hidden: what a library says may quote what it was given."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _of_file(variable: str, name: str) -> str:
+    path = Path(name).expanduser()
+    try:
+        with path.open("rb") as source:
+            return source.read(LARGEST_BYTES).decode("ascii")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not plain text"
+        raise BadInput(
+            f"the file that {variable} names cannot be read: {reason}", where=str(path), next_step=f"check {variable}"
+        ) from None
+
+
+@cache
+def _of_descriptor(variable: str, number: str) -> str:
+    step = f"open it for the command: {variable}=3 controller ... 3<FILE"
+    if not number.isascii() or not number.isdigit() or len(number) > 4 or number in {"1", "2"}:
+        raise BadInput(f"{variable} is not a descriptor to read from: {number[:20]!r}", next_step=step)
+    try:
+        with os.fdopen(int(number), "rb") as source:
+            return source.read(LARGEST_BYTES).decode("ascii")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it does not hold plain text"
+        raise BadInput(f"descriptor {number} cannot be read: {reason}", where=variable, next_step=step) from None
+
+
+@cache
+def _of_command(variable: str, command: str) -> str:
+    """The command's stderr goes to the operator: it may ask for a password there."""
+    try:
+        words = shlex.split(command)
+        done = subprocess.run(words, stdout=subprocess.PIPE, timeout=COMMAND_SECONDS, check=False, text=True)
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise BadInput(f"the command does not work: {reason}", where=variable, next_step=f"try it: {command}") from None
+    if done.returncode != 0:
+        raise BadInput(f"the command ended with {done.returncode}", where=variable, next_step=f"try it: {command}")
+    return done.stdout.partition("\n")[0]
