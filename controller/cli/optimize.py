@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def _of_strategy(experiments: list[Experiment], args: argparse.Namespace) -> list[Experiment]:
     """The experiments that the strategy can run. Raises BadInput for a named one that it cannot."""
     from controller.model.errors import BadInput
+    from controller.model.experiment import GoalsObjective
 
     wants_ranges = args.strategy == "bayes"
     if wants_ranges:
@@ -94,6 +95,13 @@ def _of_strategy(experiments: list[Experiment], args: argparse.Namespace) -> lis
             f"experiment {other} gives {'variants' if wants_ranges else 'ranges'}: not for --strategy {args.strategy}",
             next_step="--strategy race, or first-winner" if wants_ranges else "--strategy bayes searches it",
         )
+    for experiment in fitting:
+        if args.strategy == "race" and isinstance(experiment.objective, GoalsObjective):
+            raise BadInput(
+                f"experiment {experiment.name} judges each goal by itself ({experiment.objective.combine}): "
+                "a race ranks its variants by one number",
+                next_step="--strategy first-winner, or a weighted objective",
+            )
     if not fitting:
         raise BadInput(
             f"no experiment gives {'ranges' if wants_ranges else 'variants'}",

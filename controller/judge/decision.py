@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from controller.judge.evidence import SignProcess, estimate, log_gain
-from controller.model.trial import ReasonCode, TrialPlan
+from controller.judge.gain import weighted
+from controller.model.experiment import Metric
+from controller.model.trial import ReasonCode, Standing, TrialPlan
 
 # What one variant must prove even when it is the only one: at most one false KEEP in a hundred trials.
 LEAST_THRESHOLD = 100.0
@@ -21,7 +24,8 @@ class Rule:
     """What the decision depends on beside the gains.
 
     Args:
-        threshold: the evidence that proves a gain: `max(100, m/alpha)`, m the variants of the run.
+        threshold: the evidence that proves a gain: `max(100, m/alpha)`, m the variants of the run; times the number
+            of goals, where each could prove a KEEP.
         least_gain: the minimum effect as a gain, `-ln(1 - effect)`.
     """
 
@@ -30,15 +34,18 @@ class Rule:
     minimum_pairs: int
     maximum_pairs: int
     confirm_pairs: int
+    weights: Mapping[Metric, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: TrialPlan) -> Rule:
+        objective = plan.experiment.objective
         return cls(
-            threshold=max(LEAST_THRESHOLD, plan.variants_in_run / plan.alpha),
-            least_gain=log_gain(plan.experiment.objective.minimum_effect),
+            threshold=max(LEAST_THRESHOLD, plan.variants_in_run / plan.alpha) * objective.proofs,
+            least_gain=log_gain(objective.minimum_effect),
             minimum_pairs=plan.timing.minimum_pairs,
             maximum_pairs=plan.timing.maximum_pairs,
             confirm_pairs=plan.timing.confirm_pairs,
+            weights=objective.weights,
         )
 
     @property
@@ -70,8 +77,33 @@ class Outcome:
     note: str
 
 
+class Folding(Protocol):
+    """What the judge needs of a decision, whether it folds one number a pair or several goals."""
+
+    rule: Rule
+    pairs: int
+
+    @property
+    def confirming(self) -> bool: ...
+    @property
+    def goal(self) -> Metric | None:
+        """The goal that the following four are of; None: of all goals as one number."""
+
+    @property
+    def better(self) -> SignProcess: ...
+    @property
+    def slower(self) -> SignProcess: ...
+    @property
+    def searched(self) -> Sequence[float]: ...
+    @property
+    def fresh(self) -> Sequence[float]: ...
+    def standing(self, metric: Metric) -> Standing: ...
+    def fold(self, told: Mapping[Metric, float] | None) -> Outcome:
+        """Fold one more pair: the gain of each goal; None for an invalid pair, which counts towards the limit only."""
+
+
 class Decision:
-    """Folds the gains of one trial. Evidence and `searched` stand still once the confirmation has begun."""
+    """Folds one number a pair. Evidence and `searched` stand still once the confirmation has begun."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -86,6 +118,16 @@ class Decision:
     @property
     def confirming(self) -> bool:
         return self._fresh_wanted > 0
+
+    @property
+    def goal(self) -> Metric | None:
+        return None
+
+    def standing(self, _metric: Metric) -> Standing:
+        return ""
+
+    def fold(self, told: Mapping[Metric, float] | None) -> Outcome:
+        return self.add(None if told is None else weighted(told, self.rule.weights))
 
     def add(self, gain: float | None) -> Outcome:
         """Fold one more pair; None for an invalid one, which counts towards the limit only."""

@@ -7,7 +7,7 @@ gains is antisymmetric too, which is all that the evidence asks of it (judge/evi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from controller.model.blocks import Block
 from controller.model.experiment import Design, Metric
@@ -31,20 +31,15 @@ def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
     return log_ratio(control, variant)
 
 
-def gains(pair: Pair, metrics: Mapping[Metric, float], design: Design) -> dict[Metric, float | None]:
-    """The gain of each metric, in the order given."""
-    return {metric: gain(pair, metric, design) for metric in metrics}
+def gains(pair: Pair, metrics: Iterable[Metric], design: Design) -> dict[Metric, float]:
+    """The gain of each metric that both blocks tell, in the order given."""
+    told = {metric: gain(pair, metric, design) for metric in metrics}
+    return {metric: each for metric, each in told.items() if each is not None}
 
 
-def weighted(told: Mapping[Metric, float | None], weights: Mapping[Metric, float]) -> float | None:
-    """The weighted mean of the gains; None when one is missing."""
-    total = 0.0
-    for metric, weight in weights.items():
-        each = told[metric]
-        if each is None:
-            return None
-        total += weight * each
-    return total / sum(weights.values())
+def weighted(told: Mapping[Metric, float], weights: Mapping[Metric, float]) -> float:
+    """The weighted mean of the gains. Raises KeyError when one is missing."""
+    return sum(weight * told[metric] for metric, weight in weights.items()) / sum(weights.values())
 
 
 def log_ratio(control: float, variant: float) -> float:

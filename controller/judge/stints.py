@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from controller.judge.decision import FUTILE, Decision, Outcome, Rule, reached
 from controller.judge.verdict import Judge
+from controller.model.experiment import GoalsObjective
 from controller.model.trial import Judgement, Pair, TrialPlan
 
 
@@ -42,6 +43,8 @@ class StintJudge(Judge):
 
     def __init__(self, plan: TrialPlan) -> None:
         super().__init__(plan)
+        if isinstance(plan.experiment.objective, GoalsObjective):
+            raise ValueError("a search ranks variants by one number, which goals judged each by itself do not give")
         self._competing = CompetingDecision(Rule.of(plan))
         self._decision = self._competing
 

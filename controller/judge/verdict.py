@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controller.judge.decision import Decision, Outcome, Rule
+from controller.judge.decision import Decision, Folding, Outcome, Rule
 from controller.judge.evidence import effect
-from controller.judge.gain import gains, weighted
+from controller.judge.gain import gains
+from controller.judge.goals import GoalsDecision
 from controller.judge.guardrails import Breach, GuardrailWatch
-from controller.model.experiment import Metric
+from controller.model.experiment import GoalsObjective, Metric
 from controller.model.trial import GoalEffect, Judgement, Pair, TrialPlan
 
 
@@ -20,14 +21,14 @@ class Judge:
 
     def __init__(self, plan: TrialPlan) -> None:
         self._plan = plan
-        self._decision = Decision(Rule.of(plan))
+        self._decision: Folding = decision_of(plan)
         self._watch = GuardrailWatch(plan.experiment.guardrails)
         self._next_number = dict.fromkeys(plan.hosts, 1)
         self._outcome = Outcome("continue", None, "")
-        self._weights = plan.experiment.objective.weights
+        self._metrics = list(plan.experiment.objective.weights)
         # Of each goal, where there are several: the gains that went into the search, and the fresh ones.
-        self._searched: dict[Metric, list[float]] = {metric: [] for metric in self._weights}
-        self._fresh: dict[Metric, list[float]] = {metric: [] for metric in self._weights}
+        self._searched: dict[Metric, list[float]] = {metric: [] for metric in self._metrics}
+        self._fresh: dict[Metric, list[float]] = {metric: [] for metric in self._metrics}
 
     @property
     def decided(self) -> bool:
@@ -57,15 +58,19 @@ class Judge:
             pairs=decision.pairs,
             effect=effect(decision.searched),
             confirmed_effect=effect(decision.fresh),
-            goals=self._goal_effects() if len(self._weights) > 1 else [],
+            goals=self._goal_effects() if len(self._metrics) > 1 else [],
+            goal=decision.goal or "",
         )
 
     def _goal_effects(self) -> list[GoalEffect]:
         return [
             GoalEffect(
-                metric=metric, effect=effect(self._searched[metric]), confirmed_effect=effect(self._fresh[metric])
+                metric=metric,
+                standing=self._decision.standing(metric),
+                effect=effect(self._searched[metric]),
+                confirmed_effect=effect(self._fresh[metric]),
             )
-            for metric in self._weights
+            for metric in self._metrics
         ]
 
     def _weigh(self, pair: Pair) -> Outcome:
@@ -74,26 +79,20 @@ class Judge:
             self._decision.pairs += 1
             return Outcome("revert", "measurement-invalid", f"{pair.host}, pair {pair.number}: {wrong}")
         breach = self._watch.add(pair)
-        number = None
-        if not breach and pair.control.valid and pair.variant.valid:
-            told = gains(pair, self._weights, self._plan.design)
-            number = weighted(told, self._weights)
-            if number is None:
-                missing = next(metric for metric, each in told.items() if each is None)
-                breach = Breach("guardrail-missing-data", f"{pair.host}, pair {pair.number}: no {missing} in both arms")
-            else:
-                self._keep_goals(told)
         before = self._decision.confirming
-        outcome = self._decision.add(number)
+        told = None
+        if not breach and pair.control.valid and pair.variant.valid:
+            told = gains(pair, self._metrics, self._plan.design)
+            for metric in self._metrics:
+                if metric in told:
+                    (self._fresh if before else self._searched)[metric].append(told[metric])
+                else:
+                    where = f"{pair.host}, pair {pair.number}"
+                    breach = Breach("guardrail-missing-data", f"{where}: no {metric} in both arms")
+        outcome = self._decision.fold(None if breach else told)
         if not breach and (outcome.action == "keep" or (outcome.action == "confirm" and not before)):
             breach = self._watch.before_keep(len(self._decision.fresh))
         return Outcome("revert", breach.reason, breach.note) if breach else outcome
-
-    def _keep_goals(self, told: dict[Metric, float | None]) -> None:
-        kept = self._fresh if self._decision.confirming else self._searched
-        for metric, each in told.items():
-            if each is not None:
-                kept[metric].append(each)
 
     def _out_of_place(self, pair: Pair) -> str:
         """Why this cannot be the next pair of its host; empty when it is."""
@@ -111,6 +110,14 @@ class Judge:
         if {control.block, variant.block} != {2 * expected - 1, 2 * expected}:
             return "its blocks are out of order"
         return ""
+
+
+def decision_of(plan: TrialPlan) -> Folding:
+    """What folds the gains of a trial: as one number, or goal by goal."""
+    objective = plan.experiment.objective
+    if isinstance(objective, GoalsObjective):
+        return GoalsDecision(Rule.of(plan), objective, patient=plan.design == "duet")
+    return Decision(Rule.of(plan))
 
 
 def judge_trial(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:

@@ -74,6 +74,11 @@ class Objective(Frozen):
     def weights(self) -> dict[Metric, float]:
         return {self.metric: 1.0}
 
+    @property
+    def proofs(self) -> int:
+        """How many proofs could each lead to a KEEP; the threshold grows by as much."""
+        return 1
+
 
 class WeightedGoal(Frozen):
     """One of several metrics that are weighed against each other."""
@@ -103,6 +108,55 @@ class WeightedObjective(Frozen):
     def weights(self) -> dict[Metric, float]:
         return {goal.metric: goal.weight for goal in self.goals}
 
+    @property
+    def proofs(self) -> int:
+        return 1
+
+
+class Goal(Frozen):
+    """One of several metrics that are not weighed against each other."""
+
+    metric: Metric
+    minimum_effect: MinimumEffect = 0.03
+    margin: float = Field(
+        default=0.03, gt=0.0, le=0.9, description="a loss up to this fraction still counts as not worse"
+    )
+
+
+class GoalsObjective(Frozen):
+    """Several metrics, each judged by itself.
+
+    lexicographic: better in a goal, and not worse in those before it. pareto: better in a goal, and not worse in all
+    others; what is better in one and worse in another is told, and left to the operator.
+    """
+
+    combine: Literal["lexicographic", "pareto"]
+    goals: list[Goal] = Field(min_length=2, max_length=4)
+
+    @field_validator("goals")
+    @classmethod
+    def _each_metric_once(cls, goals: list[Goal]) -> list[Goal]:
+        _check_once([goal.metric for goal in goals])
+        return goals
+
+    @property
+    def name(self) -> str:
+        return self.combine
+
+    @property
+    def minimum_effect(self) -> float:
+        """That of the first goal."""
+        return self.goals[0].minimum_effect
+
+    @property
+    def weights(self) -> dict[Metric, float]:
+        """The metrics, none of which outweighs another."""
+        return {goal.metric: 1.0 for goal in self.goals}
+
+    @property
+    def proofs(self) -> int:
+        return len(self.goals)
+
 
 def _check_once(metrics: list[Metric]) -> None:
     for metric in metrics:
@@ -110,13 +164,20 @@ def _check_once(metrics: list[Metric]) -> None:
             raise ValueError(f"each metric once, {metric} is named {metrics.count(metric)} times")
 
 
-def _kind_of_objective(value: object) -> str:
-    return "combined" if (isinstance(value, dict) and "combine" in value) or hasattr(value, "combine") else "single"
+def _how_combined(value: object) -> object:
+    return value.get("combine", "single") if isinstance(value, dict) else getattr(value, "combine", "single")
 
 
 AnyObjective = Annotated[
-    Annotated[Objective, Tag("single")] | Annotated[WeightedObjective, Tag("combined")],
-    Discriminator(_kind_of_objective),
+    Annotated[Objective, Tag("single")]
+    | Annotated[WeightedObjective, Tag("weighted")]
+    | Annotated[GoalsObjective, Tag("lexicographic")]
+    | Annotated[GoalsObjective, Tag("pareto")],
+    Discriminator(
+        _how_combined,
+        custom_error_type="combine",
+        custom_error_message="expected `combine` to be 'weighted', 'lexicographic' or 'pareto'",
+    ),
 ]
 
 

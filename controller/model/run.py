@@ -47,6 +47,14 @@ class SearchSummary(Frozen):
     importance: list[Importance] = []
 
 
+class ParetoSet(Frozen):
+    """The variants of a pareto experiment, the baseline among them, by whether another one is better in every way."""
+
+    experiment: str
+    members: list[str]
+    dominated: list[str] = []
+
+
 class RunPlan(Frozen):
     """`plan.json`: written before the first measurement."""
 
@@ -80,3 +88,4 @@ class RunResult(Frozen):
     message: str = ""
     strategy: Strategy = "first-winner"
     searches: list[SearchSummary] = []
+    pareto: list[ParetoSet] = Field(default=[], description="one an experiment whose objective is pareto")

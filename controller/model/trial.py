@@ -15,6 +15,7 @@ ReasonCode = Literal[
     "futile",  # a gain of the minimum effect is implausible
     "undecided",  # the pair limit was reached
     "slower",  # ABORT: evidence of harm
+    "trade-off",  # better in one goal, worse in another: the operator's to choose
     "not-confirmed",  # the fresh pairs did not hold the gain
     "outdone",  # in a search: another variant did better, or a smaller diff holds the gain
     "worse-live",  # proven on shadow instances, but the live instance got slower
@@ -42,10 +43,15 @@ class Effect(Frozen):
     high: float
 
 
+# not-worse: a loss beyond the goal's margin is ruled out. Empty: the goal is weighed, not judged by itself.
+Standing = Literal["", "better", "not-worse", "worse", "undecided"]
+
+
 class GoalEffect(Frozen):
     """What a variant does to one goal of an objective that has several."""
 
     metric: Metric
+    standing: Standing = ""
     effect: Effect | None = None
     confirmed_effect: Effect | None = None
 
@@ -116,6 +122,7 @@ class Judgement(Frozen):
     effect: Effect | None = None
     confirmed_effect: Effect | None = None
     goals: list[GoalEffect] = []
+    goal: str = Field(default="", description="the goal that evidence and effects are of; empty: there is one number")
 
 
 class LiveCheck(Frozen):
@@ -128,6 +135,7 @@ class LiveCheck(Frozen):
     reason: ReasonCode | None = None
     note: str = ""
     effect: Effect | None = None
+    objective: str = Field(default="", description="what the effect is of; empty: what the trial's is of")
     pairs: int
     sequence: list[str] = []
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.model.experiment import AnyObjective, Metric
-from controller.model.trial import GoalEffect
+from controller.model.experiment import AnyObjective, GoalsObjective, Metric
+from controller.model.run import ParetoSet
+from controller.model.trial import GoalEffect, Standing
 from controller.report.words import effect_words, percent
 
 METRIC_WORDS: dict[Metric, str] = {
@@ -18,9 +19,20 @@ METRIC_WORDS: dict[Metric, str] = {
     "memory": "nginx memory",
 }
 
+STANDING_WORDS: dict[Standing, str] = {
+    "": "",
+    "better": ": proven better",
+    "not-worse": ": not worse",
+    "worse": ": worse",
+    "undecided": ": undecided",
+}
+
 
 def measure_words(objective: AnyObjective) -> str:
     """What effects are told of: `p50 latency`, `the weighted mean of p50 latency (2) and nginx memory (1)`."""
+    if isinstance(objective, GoalsObjective):
+        join = ", then " if objective.combine == "lexicographic" else ", "
+        return join.join(METRIC_WORDS[goal.metric] for goal in objective.goals)
     weights = objective.weights
     if len(weights) == 1:
         return METRIC_WORDS[next(iter(weights))]
@@ -29,12 +41,30 @@ def measure_words(objective: AnyObjective) -> str:
 
 def objective_words(objective: AnyObjective) -> str:
     """`less p50 latency, by at least 3.0 %`."""
+    if isinstance(objective, GoalsObjective):
+        goals = [
+            f"{METRIC_WORDS[goal.metric]} (by at least {percent(goal.minimum_effect)}; "
+            f"{percent(goal.margin)} more is not worse)"
+            for goal in objective.goals
+        ]
+        if objective.combine == "lexicographic":
+            return "less " + ", else, with that not worse, less ".join(goals)
+        return "less of one, and none worse: " + _listed(goals)
     return f"less {measure_words(objective)}, by at least {percent(objective.minimum_effect)}"
 
 
 def goal_words(goals: Sequence[GoalEffect]) -> list[str]:
     """One line a goal, by its fresh pairs where there are any; empty where the objective is one metric."""
-    return [effect_words(goal.confirmed_effect or goal.effect, goal.metric) for goal in goals]
+    return [
+        effect_words(goal.confirmed_effect or goal.effect, goal.metric) + STANDING_WORDS[goal.standing]
+        for goal in goals
+    ]
+
+
+def pareto_words(pareto: ParetoSet) -> str:
+    """What is left to choose from in one experiment."""
+    text = f"{pareto.experiment}: nothing is better in every way than {_listed(pareto.members)}"
+    return f"{text}; {_listed(pareto.dominated)} can be left out" if pareto.dominated else text
 
 
 def _listed(items: Sequence[str]) -> str:

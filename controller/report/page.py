@@ -16,7 +16,7 @@ from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan, TrialResult
 from controller.report import charts
 from controller.report.guardrails import guardrail_rows
-from controller.report.objectives import goal_words, measure_words, objective_words
+from controller.report.objectives import goal_words, measure_words, objective_words, pareto_words
 from controller.report.words import (
     STATUS_WORDS,
     duration_words,
@@ -51,6 +51,7 @@ def report_page(plan: RunPlan, result: RunResult, pairs: Mapping[int, Sequence[P
             plan=plan,
             result=result,
             trials=trials,
+            pareto=[pareto_words(each) for each in result.pareto],
             kept=sum(1 for trial in result.trials if trial.verdict == "KEEP"),
             not_started=[trial for trial in plan.trials if trial.number not in {view["number"] for view in trials}],
             status=STATUS_WORDS[result.status],
@@ -88,7 +89,7 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "evidence": evidence_words(result.evidence, result.threshold),
         "probing": duration_words(result.probing_seconds),
         "duration": duration_words(result.seconds),
-        "live": "" if result.live is None else live_words(result.live, result.objective, effect),
+        "live": live_words(result),
         "guardrails": guardrail_rows(experiment.guardrails, pairs),
         **_plots(plan, result, pairs),
     }
@@ -96,23 +97,26 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
 
 def _plots(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The drawings of a trial; None for each that its pairs do not give."""
-    gains = [_gain(plan, pair) for pair in pairs]
+    told = [_gain(plan, result, pair) for pair in pairs]
     hosts = [pair.host for pair in pairs]
     evidence, threshold, fresh = _evidence(plan, result, pairs)
     return {
         "hosts": charts.marker_of(hosts),
         "evidence_plot": charts.evidence_plot(evidence, threshold, hosts, fresh) if evidence else None,
-        "gains_plot": charts.gains_plot(gains, hosts, fresh) if any(value is not None for value in gains) else None,
-        "invalid": gains.count(None),
+        "gains_plot": charts.gains_plot(told, hosts, fresh) if any(value is not None for value in told) else None,
+        "invalid": told.count(None),
     }
 
 
-def _gain(plan: TrialPlan, pair: Pair) -> float | None:
-    """The pair's gain as the judge takes it; None when it does not count."""
+def _gain(plan: TrialPlan, result: TrialResult, pair: Pair) -> float | None:
+    """The pair's gain as the judge takes it, of the goal that the effect is of; None when it does not count."""
     if not (pair.control.valid and pair.variant.valid):
         return None
     weights = plan.experiment.objective.weights
-    return weighted(gains(pair, weights, plan.design), weights)
+    told = gains(pair, weights, plan.design)
+    if told.keys() != weights.keys():
+        return None
+    return next((told[metric] for metric in told if metric == result.objective), weighted(told, weights))
 
 
 def _evidence(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> tuple[list[float], float, int | None]:

@@ -99,7 +99,7 @@ def _trial(trial: TrialResult, scale: float) -> dict[str, Any]:
         "drawn": None if effect is None else _drawn(effect, scale),
         "evidence_words": evidence_words(trial.evidence, trial.threshold),
         "goals_words": goal_words(trial.goals),
-        "live_words": "" if trial.live is None else live_words(trial.live, trial.objective, effect),
+        "live_words": live_words(trial),
         "pairs": trial.pairs,
         "requests": trial.requests,
         "errors": trial.errors,

@@ -14,7 +14,7 @@ from controller.model.experiment import Experiment
 from controller.model.run import RunPlan, RunResult, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
 from controller.report.history import UNFINISHED
-from controller.report.objectives import goal_words
+from controller.report.objectives import goal_words, pareto_words
 from controller.report.words import (
     duration_words,
     effect_words,
@@ -169,8 +169,9 @@ def run_text(plan: RunPlan, result: RunResult | None) -> RenderableType:
     )
     planned = {trial.number: trial for trial in plan.trials}
     trials = [_trial_text(planned.get(trial.trial), trial) for trial in result.trials]
-    searches = [search_text(search) for search in result.searches]
-    return Group(head, facts, *trials, *([Text(""), *searches] if searches else []), *_baselines_text(result))
+    ends: list[RenderableType] = [search_text(search) for search in result.searches]
+    ends += [Text(pareto_words(each)) for each in result.pareto]
+    return Group(head, facts, *trials, *([Text(""), *ends] if ends else []), *_baselines_text(result))
 
 
 def _unfinished_text(plan: RunPlan) -> RenderableType:
@@ -209,7 +210,7 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
                 ("effect", effect + first),
                 ("goals", "\n".join(goal_words(trial.goals))),
                 ("evidence", evidence if trial.pairs else ""),
-                ("live", "" if trial.live is None else live_words(trial.live, trial.objective, shown)),
+                ("live", live_words(trial)),
                 ("requests", f"{trial.requests}, {trial.errors} failed" if trial.requests else ""),
                 ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),
                 ("sets", "\n".join(f"{name}: {value_words(value)}" for name, value in trial.parameters.items())),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from controller.model.errors import printable
 from controller.model.experiment import Guardrails
-from controller.model.trial import Effect, LiveCheck, ReasonCode, TrialResult
+from controller.model.trial import Effect, ReasonCode, TrialResult
 
 STATUS_WORDS: dict[str, str] = {
     "running": "is under way",
@@ -23,6 +23,7 @@ _SENTENCES: dict[str, str] = {
     "futile": "a gain that would be worth keeping is implausible",
     "undecided": "the pair limit was reached without proof of a gain",
     "slower": "there is evidence that it makes things worse",
+    "trade-off": "it is better in one goal and worse in another, which is yours to choose",
     "not-confirmed": "fresh pairs did not confirm the gain that was seen first",
     "outdone": "another variant of the search did better",
     "worse-live": "it was proven on shadow instances, but the live instance got slower with it",
@@ -49,7 +50,15 @@ _WITH_LIMIT: dict[str, str] = {
     "guardrail-cpu": "nginx spent more than {cpu_ratio} the control's CPU time on a request",
 }
 # What a note adds that the sentence cannot know: nginx's own message, the host, the figures that broke a limit.
-_NOTE_TELLS_MORE = {"measurement-invalid", "rejected-by-nginx", "host-failed", "commit-failed", "worse-live", "outdone"}
+_NOTE_TELLS_MORE = {
+    "measurement-invalid",
+    "rejected-by-nginx",
+    "host-failed",
+    "commit-failed",
+    "worse-live",
+    "outdone",
+    "trade-off",
+}
 NOTE_LENGTH = 240
 
 
@@ -71,8 +80,18 @@ def effect_words(effect: Effect | None, objective: str) -> str:
     return f"{_metric(objective)} {percent(effect.estimate)} {direction} ({numbers[0]} to {numbers[1]} %)"
 
 
-def live_words(live: LiveCheck, objective: str, duet: Effect | None = None) -> str:
-    """What the live instance showed after a duet had proven a variant, and whether it agrees with the duet's effect."""
+def live_words(result: TrialResult) -> str:
+    """What the live instance showed after a duet had proven a variant, and whether it agrees with the duet's effect.
+
+    Empty when it was not asked.
+    """
+    live = result.live
+    if live is None:
+        return ""
+    objective = live.objective or result.objective
+    duet = next((goal.confirmed_effect or goal.effect for goal in result.goals if goal.metric == objective), None)
+    if objective == result.objective:
+        duet = result.confirmed_effect or result.effect
     told = "no harm" if live.passed else "harm"
     pairs = f"{live.pairs} pair{'' if live.pairs == 1 else 's'}"
     text = f"{told} on the live instance: {effect_words(live.effect, objective)} in {pairs}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.judge.live import LiveJudge, judge_live
 from controller.model.errors import RatchetError
 from controller.model.events import StepStarted
+from controller.model.experiment import GoalsObjective, Objective
 from controller.model.trial import LiveCheck, TrialPlan, TrialTiming
 from controller.workflow import evidence
 from controller.workflow.context import RunContext
@@ -20,7 +21,14 @@ LIVE_TIMING = TrialTiming(
 
 def live_plan(trial: TrialPlan) -> TrialPlan:
     """The live check of a trial, as a trial: the same arms in a switchback, with an order of its own."""
-    return trial.model_copy(update={"design": "switchback", "timing": LIVE_TIMING, "seed": trial.seed + 1})
+    objective = trial.experiment.objective
+    if isinstance(objective, GoalsObjective):
+        # Six noisy pairs cannot tell several goals; the first one matters most, and the guardrails hold.
+        objective = Objective(metric=objective.goals[0].metric)
+    experiment = trial.experiment.model_copy(update={"objective": objective})
+    return trial.model_copy(
+        update={"design": "switchback", "timing": LIVE_TIMING, "seed": trial.seed + 1, "experiment": experiment}
+    )
 
 
 def live_run_id(run_id: str) -> str:
@@ -67,6 +75,7 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
         reason=None if again.action == "keep" else again.reason,
         note=again.note,
         effect=again.effect,
+        objective=plan.experiment.objective.name,
         pairs=pairs,
         sequence=sequence,
     )

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
+from controller.judge.pareto import pareto_sets
 from controller.model.errors import Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.model.experiment import Experiment
@@ -171,6 +172,8 @@ class Optimize(DBOSConfiguredInstance):
         before: dict[str, str],
         searches: list[SearchSummary],
     ) -> JsonDict:
+        trials = [TrialResult.model_validate(result) for result in results]
+        experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         return sealing.seal(
             self._context,
             RunResult(
@@ -180,12 +183,13 @@ class Optimize(DBOSConfiguredInstance):
                 status=status,
                 started_at=request["started_at"],
                 seconds=0.0,
-                trials=[TrialResult.model_validate(result) for result in results],
+                trials=trials,
                 baseline_before=before,
                 baseline_after={},
                 message=message,
                 strategy=request.get("strategy", "first-winner"),
                 searches=searches,
+                pareto=pareto_sets(experiments, trials),
             ),
         )
 

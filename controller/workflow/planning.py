@@ -6,6 +6,7 @@ import hashlib
 import math
 
 from controller import __version__
+from controller.judge.decision import Rule
 from controller.model.experiment import Design, Experiment, Variant
 from controller.model.fleet import Fleet
 from controller.model.run import Budget, RunPlan, Strategy
@@ -101,8 +102,7 @@ def draw_plan(
 def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:
     """(shortest, longest) wall time of a trial in seconds: the fewest pairs that can decide, and the pair limit."""
     timing = plan.timing
-    threshold = max(100.0, plan.variants_in_run / plan.alpha)
-    fewest = max(timing.minimum_pairs, math.ceil(math.log2(threshold))) + timing.confirm_pairs
+    fewest = Rule.of(plan).fewest_pairs + timing.confirm_pairs
     one = pair_seconds(plan.design, timing)
     hosts = len(plan.hosts)
     return (

@@ -196,7 +196,7 @@ def result_of(
         verdict="KEEP" if kept else "REVERT",
         reason=reason,
         note=outdone if last.ended is None and default == "outdone" else last.note,
-        objective=trial.experiment.objective.name,
+        objective=(again.goal if again else "") or trial.experiment.objective.name,
         design=trial.design,
         effect=again.effect if again else None,
         confirmed_effect=again.confirmed_effect if again else None,

@@ -108,7 +108,7 @@ def _result(
         verdict="KEEP" if kept else "REVERT",
         reason=reason,
         note=note,
-        objective=trial.experiment.objective.name,
+        objective=(judgement.goal if judgement else "") or trial.experiment.objective.name,
         design=trial.design,
         effect=effect,
         confirmed_effect=judgement.confirmed_effect if judgement else None,

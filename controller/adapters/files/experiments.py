@@ -8,7 +8,7 @@ from controller.adapters.files.documents import Document, read_json
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
-from controller.model.experiment import Choice, Experiment
+from controller.model.experiment import Choice, Experiment, GoalsObjective
 from controller.model.project import Project
 
 META = "meta.json"
@@ -102,6 +102,12 @@ def _check_variants(document: Document, experiment: Experiment) -> None:
 
 
 def _check_ranges(document: Document, experiment: Experiment) -> None:
+    if experiment.ranges and isinstance(experiment.objective, GoalsObjective):
+        raise BadInput(
+            "`ranges` are searched by one number, which goals that are each judged by themselves do not give",
+            where=document.where(("objective", "combine")),
+            next_step='`"combine": "weighted"`, or one metric',
+        )
     known = dict(experiment.requires)
     for name, each in experiment.ranges.items():
         place = ("ranges", name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from controller.model.experiment import Metric, Objective, WeightedGoal, WeightedObjective
-from controller.model.run import RunPlan, RunResult
+from controller.model.experiment import Goal, GoalsObjective, Metric, Objective, WeightedGoal, WeightedObjective
+from controller.model.run import ParetoSet, RunPlan, RunResult
 from controller.model.trial import Effect, GoalEffect
-from controller.report.objectives import goal_words, objective_words
+from controller.report.objectives import goal_words, objective_words, pareto_words
 from controller.report.page import report_page
 from controller.report.text import run_text, verdict_table
 
@@ -27,6 +27,34 @@ def test_an_objective_says_what_it_wants_less_of_and_how_much() -> None:
     assert objective_words(WEIGHTED) == (
         "less the weighted mean of p50 latency (2) and nginx memory (1), by at least 3.0 %"
     )
+
+
+def test_goals_that_are_judged_by_themselves_say_in_which_order_and_what_may_be_lost() -> None:
+    goals = [Goal(metric="p50"), Goal(metric="memory", minimum_effect=0.1, margin=0.05)]
+    assert objective_words(GoalsObjective(combine="lexicographic", goals=goals)) == (
+        "less p50 latency (by at least 3.0 %; 3.0 % more is not worse), else, with that not worse, "
+        "less nginx memory (by at least 10.0 %; 5.0 % more is not worse)"
+    )
+    assert objective_words(GoalsObjective(combine="pareto", goals=goals)).startswith("less of one, and none worse: ")
+
+
+def test_a_goal_says_how_it_stands() -> None:
+    better, lost = (
+        goal.model_copy(update={"standing": standing})
+        for goal, standing in zip(GOALS, ("better", "worse"), strict=True)
+    )
+    assert goal_words([better, lost]) == [f"{TOLD[0]}: proven better", f"{TOLD[1]}: worse"]
+
+
+def test_a_pareto_set_says_what_is_left_to_choose_from(plan: RunPlan, result: RunResult) -> None:
+    pareto = ParetoSet(experiment="buffers", members=["baseline", "large"], dominated=["small"])
+    words = "buffers: nothing is better in every way than baseline and large; small can be left out"
+    assert pareto_words(pareto) == words
+    result = result.model_copy(update={"pareto": [pareto]})
+    console = Console(width=120, record=True)
+    console.print(run_text(plan, result))
+    assert words in console.export_text()
+    assert words in report_page(plan, result, {})
 
 
 @pytest.mark.parametrize("metric", ["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory"])
