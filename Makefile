@@ -1,6 +1,6 @@
 # Each target is one line or a call into a script that says what it does: `scripts/NAME --help`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down check test bench lock
+.PHONY: help setup demo demo-down check test faults bench lock
 
 help:       ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -19,6 +19,9 @@ check:      ## quick loop: lint, types, contracts, unit tests (no lab)
 
 test:       ## everything, on lab hosts of its own
 	@scripts/test
+
+faults:     ## faults injected into whole runs, on lab hosts of its own
+	@scripts/faults
 
 bench:      ## every benchmark, in full
 	@scripts/bench

@@ -41,6 +41,9 @@ def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "kept.after.yml", read_kept_text(context.project, context.fleet.name))
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
+    _write_report(context, result)
+    refresh_dashboards(context, result.baseline_after)
+    # Last: until then a controller that is killed leaves an unfinished run, whose resumption seals it again.
     context.store.record_run(
         run_id=result.run_id,
         fleet=result.fleet,
@@ -48,8 +51,6 @@ def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
         started_at=result.started_at,
         result=result.model_dump_json(),
     )
-    _write_report(context, result)
-    refresh_dashboards(context, result.baseline_after)
     document: dict[str, Any] = json.loads(result.model_dump_json())
     return document
 

@@ -1,0 +1,140 @@
+"""Inject faults into whole runs on lab hosts: `python -m tests.faults --help`, or `make faults`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+from controller.lab.daemon import Lab
+from tests.faults import table
+from tests.faults.bay import Bay
+from tests.faults.catalogue import faults
+from tests.faults.exercise import exercise, finish
+from tests.faults.fault import LEASE, Fault, Outcome
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LAB = "faults"
+SAYING = threading.Lock()
+
+
+def say(*lines: str) -> None:
+    with SAYING:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def provisioned(root: Path, *, bays: int, hosts: int, keep: bool) -> Iterator[list[Bay]]:
+    """Fleets in a lab of their own; both are deleted at the end unless they are kept for the next call."""
+    lab = Lab(LAB, root / "lab")
+    try:
+        access = lab.up(images=["debian-12"])
+        found = [
+            Bay(root / name, name=name, lab=LAB, endpoint=access.endpoint, token=access.token, hosts=hosts, lease=LEASE)
+            for name in (f"bay-{number}" for number in range(1, bays + 1))
+        ]
+        with ThreadPoolExecutor(max_workers=bays) as pool:
+            list(pool.map(Bay.make_ready, found))
+        yield found
+    finally:
+        if not keep:
+            lab.down()
+
+
+def inject_group(bay: Bay, group: list[Fault], rng: random.Random) -> list[Outcome]:
+    """One group on one fleet, one fault after the other, and what must be possible afterwards."""
+    outcomes = []
+    for fault in group:
+        started = time.monotonic()
+        outcome = exercise(bay, fault, rng)
+        if not outcome.injected and fault.goes_on:
+            # The run came to its end before the moment: a new one is begun for it.
+            outcome = exercise(bay, fault, rng)
+        outcomes.append(outcome)
+        _tell(outcome, fault.moment.name, time.monotonic() - started)
+    started = time.monotonic()
+    problems = finish(bay)
+    outcomes.append(Outcome("after each group: resume, and an ordinary run", group[0].group, problems, None))
+    _tell(outcomes[-1], group[0].group, time.monotonic() - started)
+    return outcomes
+
+
+def _tell(outcome: Outcome, moment: str, seconds: float) -> None:
+    back = "" if outcome.seconds is None else f", back after {outcome.seconds:.1f} s"
+    verdict = "ok" if outcome.passed else "FAILED"
+    say(
+        f"{verdict:6} {outcome.fault} [{moment}]{back} ({seconds:.0f} s)", *(f"    {each}" for each in outcome.problems)
+    )
+
+
+def inject_all(bays: list[Bay], groups: list[list[Fault]], seed: int, record: Path) -> list[Outcome]:
+    """Every group, on whichever fleet is free. What comes out is appended to `record`, one JSON document a line."""
+    free: queue.SimpleQueue[Bay] = queue.SimpleQueue()
+    for bay in bays:
+        free.put(bay)
+
+    def one(numbered: tuple[int, list[Fault]]) -> list[Outcome]:
+        number, group = numbered
+        bay = free.get()
+        try:
+            outcomes = inject_group(bay, group, random.Random(seed + number))
+        finally:
+            free.put(bay)
+        with SAYING, record.open("a") as file:
+            file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
+        return outcomes
+
+    with ThreadPoolExecutor(max_workers=len(bays)) as pool:
+        return [outcome for outcomes in pool.map(one, enumerate(groups)) for outcome in outcomes]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="GROUP", help="groups that begin so; may be repeated")
+    parser.add_argument("--count", type=int, default=40, metavar="N", help="kills at random instants (default: 40)")
+    parser.add_argument("--quick", action="store_true", help="each kind of fault once")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random instants (default: 1)")
+    parser.add_argument("--bays", type=int, default=2, metavar="N", help="fleets at work at once (default: 2)")
+    parser.add_argument("--hosts", type=int, default=2, metavar="N", help="of each fleet (default: 2)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the lab, and what came out, for the next call")
+    parser.add_argument("--list", action="store_true", help="print the groups and their faults, and stop")
+    parser.add_argument("--table", action="store_true", help="write all that came out into docs/safety.md")
+    args = parser.parse_args()
+    chosen = [
+        fault
+        for fault in faults(random.Random(args.seed), random_kills=args.count)
+        if args.only is None or fault.group.startswith(tuple(args.only))
+    ]
+    if args.quick:
+        chosen = list({fault.name: fault for fault in chosen}.values())
+    if args.list:
+        say(*(f"{fault.group:16} {fault.name} [{fault.moment.name}]" for fault in chosen))
+        return 0
+    groups = [list(group) for _, group in groupby(chosen, key=lambda fault: fault.group)]
+    with tempfile.TemporaryDirectory(prefix="ratchet-faults-") as temporary:
+        root = args.folder or Path(temporary)
+        record = root / "outcomes.jsonl"
+        with provisioned(root, bays=args.bays, hosts=args.hosts, keep=args.folder is not None) as bays:
+            outcomes = inject_all(bays, groups, args.seed, record)
+        if args.table:
+            recorded = [Outcome(**json.loads(line)) for line in record.read_text().splitlines()]
+            table.write(CHECKOUT / "docs/safety.md", recorded)
+    failed = sum(not outcome.passed for outcome in outcomes)
+    say(f"{len(outcomes) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""A lab of its own with an operator's project and a provisioned fleet, whose hosts can be broken from below."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hcloud import Client
+
+from controller.lab.machine import global_options
+from tests.faults.experiments import EXPERIMENTS
+from tests.faults.live_run import LiveRun
+from tests.integration.optimize.conftest import CHECKOUT, FleetUnderTest, new_project
+
+ASKED = "/data/catalogue.json"
+STATE_SCRIPT = """
+sudo -n /usr/local/sbin/ratchet-host status
+systemctl list-units --all --no-legend --plain 'ratchet-shadow-*' 'ratchet-soak*' | wc -l
+ls -d /var/lib/ratchet/shadow-* 2>/dev/null | wc -l
+curl -s -m 3 -o /dev/null -D - -w '%{http_code} %{size_download}\\n' -H 'Accept-Encoding: gzip' @URL@ \
+  | tr -d '\\r' | grep -E '^(Server:|[0-9])'
+""".replace("@URL@", f"http://127.0.0.1{ASKED}")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A configuration as a host runs it: its id, the fingerprint of all its files, and what it answers."""
+
+    configuration: str
+    fingerprint: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What a host says of itself."""
+
+    status: dict[str, Any]
+    shadows: int
+    answer: str
+
+    @property
+    def running(self) -> Baseline:
+        return Baseline(str(self.status.get("live")), str(self.status.get("fingerprint")), self.answer)
+
+    def problems(self) -> list[str]:
+        """What is not as on a host that rests on its baseline."""
+        status = self.status
+        found = [f"{key}: {status[key]}" for key in ("lease", "drift") if status.get(key)]
+        if not status.get("ok"):
+            found.append(f"ratchet-host: {status.get('error', 'no answer')}")
+        if status.get("live") != status.get("confirmed"):
+            found.append(f"runs {status.get('live')}, confirmed is {status.get('confirmed')}")
+        if self.shadows:
+            found.append(f"{self.shadows} shadow units or folders are left")
+        if " 200 " not in f" {self.answer} ":
+            found.append(f"nginx answers {self.answer or 'nothing'}")
+        return found
+
+
+def parse_state(text: str) -> HostState:
+    lines = text.strip().splitlines()
+    try:
+        status = json.loads(lines[0])
+        answer = " ".join(lines[3:])
+        return HostState(status, int(lines[1]) + int(lines[2]), answer)
+    except (IndexError, ValueError):
+        return HostState({"error": f"no answer: {text[-200:]!r}"}, 0, "")
+
+
+class BrokenHost:
+    """A host of the fleet as its hypervisor sees it: processes and files from inside, and the power."""
+
+    def __init__(self, name: str, container: str, client: Client) -> None:
+        self.name = name
+        self.container = container
+        self._client = client
+
+    def run(self, script: str, *, stdin: str = "", check: bool = True, timeout: float = 90) -> str:
+        """Standard output of a script as root, whatever the host's network and sshd do."""
+        done = subprocess.run(
+            ["podman", *global_options(), "exec", "-i", self.container, "bash", "-c", script],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(f"{self.name}: {script[:80]}: {done.returncode} {done.stderr[-300:]}")
+        return done.stdout
+
+    def when_on_variant(self, script: str) -> None:
+        """Run a script within milliseconds of the moment at which the variant goes live. Raises RuntimeError."""
+        wait = "cd /etc/nginx/ratchet; for i in $(seq 3000); do "
+        wait += (
+            '[ "$(readlink live)" = "$(readlink confirmed)" ] || break; sleep 0.01; [ $i -lt 3000 ] || exit 9; done; '
+        )
+        self.run(wait + script)
+
+    def state(self) -> HostState:
+        return parse_state(self.run(STATE_SCRIPT, check=False))
+
+    def power_off(self) -> None:
+        self._client.servers.power_off(self._server()).wait_until_finished()
+
+    def power_on(self) -> None:
+        self._client.servers.power_on(self._server()).wait_until_finished()
+
+    def _server(self) -> Any:
+        return self._client.servers.get_by_name(self.name)
+
+
+class Bay:
+    """One fleet to break again and again. `folder` holds the operator's project and what the runs said."""
+
+    def __init__(self, folder: Path, *, name: str, lab: str, endpoint: str, token: str, hosts: int, lease: int) -> None:
+        self.folder = folder
+        self.name = name
+        self.project = folder / "operator"
+        self._lab = lab
+        self._count = itertools.count(1)
+        self._client = Client(token=token, api_endpoint=endpoint, poll_interval=0.1, timeout=30)
+        for part in ("output", "tmp"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        if not self.project.exists():
+            new_project(self.project, endpoint, token, hosts=hosts, name=name)
+            settings = self.project / "inventory" / name / "group_vars/all/ratchet.yml"
+            document = yaml.safe_load(settings.read_text())
+            document["ratchet"]["trials"] = {"lease_seconds": lease}
+            settings.write_text(yaml.safe_dump(document))
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = os.environ | {
+            "HCLOUD_ENDPOINT": endpoint,
+            "HCLOUD_TOKEN": token,
+            "TMPDIR": str(folder / "tmp"),
+            "PYTHONPATH": str(CHECKOUT),
+            "PATH": path,
+        }
+        # Host -> what it ran before any fault.
+        self.baselines: dict[str, Baseline] = {}
+        self._fleet = FleetUnderTest(self.project, self.environment, name)
+        for experiment, (variants, changes) in EXPERIMENTS.items():
+            self._fleet.write_experiment(experiment, variants, **changes)
+
+    def make_ready(self) -> None:
+        """Provision the fleet, and remember what it runs. Raises RuntimeError."""
+        done = self.controller("provision", "--fleet", self.name, timeout=600)
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        kept = self.project / "inventory" / self.name / "group_vars/all/zz-kept.yml"
+        if kept.exists():
+            self._commit()
+        states = self.states()
+        if any(state.problems() for state in states.values()):
+            raise RuntimeError(f"the fleet is not healthy: {states}")
+        self.baselines = {host: state.running for host, state in states.items()}
+
+    @property
+    def key_file(self) -> Path:
+        return self.project / ".ratchet/keys" / self.name
+
+    @cached_property
+    def hosts(self) -> list[BrokenHost]:
+        document = yaml.safe_load((self.project / "inventory" / self.name / "hosts.yml").read_text())
+        found = []
+        for name in sorted(document["all"]["hosts"]):
+            server = self._client.servers.get_by_name(name)
+            assert server is not None
+            found.append(BrokenHost(name, f"ratchet-{self._lab}-{server.id}", self._client))
+        return found
+
+    def controller(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return self._fleet.controller(*arguments, timeout=timeout)
+
+    def start(self, *arguments: str, run_id: str | None = None) -> LiveRun:
+        """A run that goes on in the background."""
+        return LiveRun(
+            [sys.executable, "-m", "controller", *arguments],
+            project=self.project,
+            environment=self.environment,
+            output=self.folder / "output" / f"{next(self._count):03d}-{time.time_ns()}",
+            run_id=run_id,
+        )
+
+    def unfinished(self) -> list[str]:
+        """Ids of the runs that were broken off."""
+        done = self.controller("runs", "--output", "json")
+        return [row["run_id"] for row in json.loads(done.stdout)] if done.returncode == 0 else []
+
+    def states(self) -> dict[str, HostState]:
+        """Host -> its state, asked over OpenSSH: another implementation, another connection."""
+        with ThreadPoolExecutor(max_workers=len(self.hosts)) as pool:
+            return dict(zip((h.name for h in self.hosts), pool.map(self._state_over_ssh, self.hosts), strict=True))
+
+    def _state_over_ssh(self, host: BrokenHost) -> HostState:
+        try:
+            state = parse_state(self._fleet.ssh(host.name, STATE_SCRIPT).stdout)
+            connection = http.client.HTTPConnection(self._fleet.address(host.name), timeout=5)
+            connection.request("GET", ASKED, headers={"Accept-Encoding": "gzip"})
+            answer = connection.getresponse()
+            size = len(answer.read())
+        except (OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
+            return HostState({"error": f"cannot be asked over the network: {error}"}, 0, "")
+        seen = f"Server: {answer.headers['Server']} {answer.status} {size}"
+        if seen != state.answer:
+            return HostState(state.status | {"error": f"answers {seen}"}, state.shadows, seen)
+        return state
+
+    def on_first_baseline(self) -> bool:
+        return all(state.running == self.baselines[host] for host, state in self.states().items())
+
+    def reset(self) -> None:
+        """Take back what runs have kept. Raises RuntimeError."""
+        self._commit()
+        if not self.on_first_baseline():
+            raise RuntimeError(f"the fleet cannot be put back: {self.states()}")
+        shutil.rmtree(self.folder / "tmp")
+        (self.folder / "tmp").mkdir()
+
+    def _commit(self) -> None:
+        kept = self.project / "inventory" / self.name / "group_vars/all/zz-kept.yml"
+        kept.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["ansible-playbook", "-i", f"inventory/{self.name}", "playbooks/commit.yml"],
+            cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"the fleet cannot be put back: {done.stdout[-2000:]}")
