@@ -21,12 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.store import FleetLock
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import find_project, utc_now
+    from controller.cli.run_setup import find_project, holding_servers
     from controller.model.errors import BadInput
     from controller.workflow.destroy import destroy
-    from controller.workflow.provision import read_servers
+    from controller.workflow.provision import Progress, read_servers
 
     project = find_project(args)
     read_servers(project, args.fleet)
@@ -48,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         steps.resume()
         return not declined
 
-    since = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-    with FleetLock(project, args.fleet, run_id="destroy", since=since), HostSteps() as steps:
-        deleted = destroy(project, args.fleet, os.environ, steps, confirm=confirm)
+    steps = HostSteps()
+    with holding_servers(project, args.fleet, "destroy", lambda text: steps(Progress(f"note: {text}"))) as hold, steps:
+        deleted = destroy(project, args.fleet, os.environ, steps, confirm=confirm, store=hold.store)
     if declined:
         raise BadInput("not confirmed: nothing was deleted")
     if args.output == "json":

@@ -20,16 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.store import FleetLock
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import find_project, utc_now
-    from controller.workflow.provision import provision, read_servers
+    from controller.cli.run_setup import find_project, holding_servers
+    from controller.workflow.provision import Progress, provision, read_servers
 
     project = find_project(args)
     read_servers(project, args.fleet)
-    since = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-    with FleetLock(project, args.fleet, run_id="provision", since=since), HostSteps() as steps:
-        result = provision(project, args.fleet, os.environ, steps)
+    steps = HostSteps()
+    with (
+        holding_servers(project, args.fleet, "provision", lambda text: steps(Progress(f"note: {text}"))) as hold,
+        steps,
+    ):
+        result = provision(project, args.fleet, os.environ, steps, run_id=hold.run_id, holder=hold.name)
     if args.output == "json":
         print(json.dumps(result.document()))
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
 
 from controller.cli.run_setup import add_fleet_argument, add_output_argument
 
@@ -14,20 +13,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--to", metavar="RUN", help="the baseline that RUN left")
     target.add_argument("--before", metavar="RUN", help="the baseline that RUN found: undo RUN and all after it")
+    parser.add_argument(
+        "--take-over", action="store_true", help="also from another machine's run that holds the fleet: it is stopped"
+    )
     add_output_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.store import FleetLock
     from controller.cli.progress import ProgressDisplay
-    from controller.cli.run_setup import open_context
-    from controller.workflow.planning import new_run_id
+    from controller.cli.run_setup import holding, open_context, work_id
     from controller.workflow.rollback import roll_back_to_baseline, roll_back_to_run
 
     context = open_context(args, ProgressDisplay())
-    now = context.now()
-    name = new_run_id(now, secrets.randbits(64)).replace("r-", "rollback-", 1)
-    with FleetLock(context.project, context.fleet.name, run_id=name, since=now):
+    with holding(context, run_id=work_id("rollback"), since=context.now(), by_force=args.take_over) as context:
         if args.to or args.before:
             baseline = roll_back_to_run(context, args.to or args.before, before=bool(args.before))
         else:

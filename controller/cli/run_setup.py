@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from controller.adapters.store import FleetHold
     from controller.model.events import Observer
     from controller.model.project import Project
     from controller.workflow.context import RunContext, StopSignal
@@ -55,6 +57,61 @@ def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
         observer=observer,
         clock=utc_now,
     )
+
+
+def work_id(what: str) -> str:
+    """The name under which a command other than optimize holds a fleet: `rollback-20261123-201500-3fa9`."""
+    from controller.workflow.planning import new_run_id
+
+    now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    return new_run_id(now, secrets.randbits(64)).replace("r-", f"{what}-", 1)
+
+
+@contextmanager
+def holding_servers(project: Project, fleet: str, what: str, tell: Callable[[str], None]) -> Iterator[FleetHold]:
+    """Hold a fleet whose hosts may not exist yet: this machine's lock and the database's row. Raises FleetLocked."""
+    from controller.adapters.store import FleetHold, Store, database_url
+
+    since = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    store = Store(database_url(project))
+    with FleetHold(project, store, fleet, run_id=work_id(what), since=since, lost=tell, tell=tell) as hold:
+        yield hold
+
+
+@contextmanager
+def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = False) -> Iterator[RunContext]:
+    """Hold the fleet: this machine's lock, the database's row, and a claim on every host; gives the context for it.
+
+    Who loses the fleet to another run is asked to stop. Raises FleetLocked, with nothing held.
+    """
+    import dataclasses
+
+    from controller.adapters.store import FleetHold
+    from controller.model.events import Notice
+    from controller.workflow.claims import Claims
+
+    def lost(why: str) -> None:
+        context.observer(Notice(level="warning", text=f"{why}; stopping"))
+        context.stop.request(why)
+
+    def tell(text: str) -> None:
+        context.observer(Notice(text=text))
+
+    hold = FleetHold(
+        context.project,
+        context.store,
+        context.fleet.name,
+        run_id=run_id,
+        since=since,
+        lost=lost,
+        tell=tell,
+        by_force=by_force,
+    )
+    with hold:
+        fleet = context.fleet
+        claims = Claims(fleet.hosts, fleet=fleet.name, run_id=run_id, holder=hold.name, lost=lost)
+        with claims.held(by_force=by_force):
+            yield dataclasses.replace(context, claims=claims)
 
 
 @contextmanager

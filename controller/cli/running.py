@@ -8,9 +8,9 @@ import threading
 from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.store import FleetLock, database_url
+from controller.adapters.store import database_url
 from controller.cli.progress import EventLog
-from controller.cli.run_setup import listening
+from controller.cli.run_setup import holding, listening
 from controller.model.errors import BadInput
 from controller.model.events import Event
 from controller.model.project import Project
@@ -26,7 +26,7 @@ REQUEST_FILE = "request.json"
 def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
     """Run or continue the workflow of `request` to its end. Raises FleetLocked, and what the workflow raises."""
     run_id, started_at = request["run_id"], request["started_at"]
-    with FleetLock(context.project, context.fleet.name, run_id=run_id, since=started_at):
+    with holding(context, run_id=run_id, since=context.now()) as held:
         folder = context.run_directory(run_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / REQUEST_FILE, json.dumps(request))
@@ -37,7 +37,7 @@ def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
             log.write(context.now(), event)
             shown(event)
 
-        context = dataclasses.replace(context, observer=observe)
+        context = dataclasses.replace(held, observer=observe)
         context.store.record_run(
             run_id=run_id, fleet=context.fleet.name, status="running", started_at=started_at, result="{}"
         )

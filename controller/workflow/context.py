@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,19 +13,20 @@ from controller.adapters.store import Store
 from controller.model.events import Observer
 from controller.model.fleet import Fleet
 from controller.model.project import Project
+from controller.workflow.claims import Claims
 
 
 class StopSignal:
-    """How the operator asks a run to end: once, finish the block and restore; twice, restore now."""
+    """How a run is asked to end: once, finish the block and restore; twice, restore now."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._changed = threading.Event()
+        self.why = "stopped by the operator"
 
-    def request(self) -> int:
+    def request(self, why: str = "") -> int:
         """Count one more request (safe in a signal handler); returns how many there are now."""
         self._count += 1
-        self._changed.set()
+        self.why = why or self.why
         return self._count
 
     @property
@@ -49,6 +49,7 @@ class RunContext:
     observer: Observer
     clock: Callable[[], datetime]
     stop: StopSignal = field(default_factory=StopSignal)
+    claims: Claims = field(default_factory=Claims)
 
     def run_directory(self, run_id: str) -> Path:
         return self.project.runs / run_id

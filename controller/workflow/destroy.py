@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from controller.adapters.files.keys import HostSeeds
 from controller.adapters.hetzner import Cloud, Leftovers, read_access
+from controller.adapters.store import Store
 from controller.model.errors import RatchetError
 from controller.model.project import Project
 from controller.workflow.provision import HOSTS_AT_ONCE, Observer, Progress, read_servers
@@ -19,8 +20,9 @@ def destroy(
     observe: Observer,
     *,
     confirm: Callable[[Leftovers], bool],
+    store: Store,
 ) -> bool:
-    """Delete everything with the fleet's label, after `confirm` has said yes to it. The caller holds the fleet's lock.
+    """Delete everything with the fleet's label, after `confirm` has said yes to it. The caller holds the fleet.
 
     Returns whether there was anything. Raises BadInput for a static fleet or a token that does not allow it,
     HostFailed when the cloud refuses; running it again goes on.
@@ -36,6 +38,7 @@ def destroy(
         observe(Progress("deleting firewall, placement groups and SSH key"))
         cloud.destroy_shared(fleet)
     _forget(project, fleet)
+    store.forget(fleet)
     return bool(found)
 
 

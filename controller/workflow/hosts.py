@@ -76,6 +76,8 @@ def unfit(status: dict[str, Any]) -> str:
         return "has no confirmed baseline yet; run playbooks/site.yml"
     if not status.get("nginx", {}).get("running"):
         return "nginx is not running"
+    if "claim" not in status:
+        return "its ratchet-host is older than this controller; run playbooks/site.yml"
     if status.get("lease"):
         return "another trial holds the host's lease; it ends by itself"
     drift = status.get("drift")

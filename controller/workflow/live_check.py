@@ -51,9 +51,7 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
         note = "; ".join(evidence.explain(error) for _, error in sorted(observation.failures.items()))
         return LiveCheck(passed=False, reason="host-failed", note=note, pairs=pairs, sequence=sequence)
     if observation.interrupted:
-        return LiveCheck(
-            passed=False, reason="interrupted", note="stopped by the operator", pairs=pairs, sequence=sequence
-        )
+        return LiveCheck(passed=False, reason="interrupted", note=context.stop.why, pairs=pairs, sequence=sequence)
     live = observation.judgement
     if live is None or live.action == "continue":
         note = "the live check did not come to its end"

@@ -146,14 +146,15 @@ class Optimize(DBOSConfiguredInstance):
         return document
 
     def _restore(self, baseline: dict[str, str], status: RunStatus, message: str) -> tuple[RunStatus, str]:
-        """Put every host on the baseline that the last settled trial left."""
+        """Put every host that is still ours on the baseline that the last settled trial left."""
 
         def restore() -> JsonDict:
             self._context.observer(StepStarted(text="putting the baseline back"))
-            roll_back(self._context, baseline)
-            self._context.account(
-                "rollback", sorted(baseline), f"the run ended early: {message}", {"baseline": baseline}
-            )
+            # What another run has claimed meanwhile is that run's: the lease has put the baseline back there.
+            ours = {host: baseline[host] for host in self._context.claims.still_ours(baseline)}
+            if ours:
+                roll_back(self._context, ours)
+            self._context.account("rollback", sorted(ours), f"the run ended early: {message}", {"baseline": ours})
             return {}
 
         try:

@@ -150,11 +150,12 @@ class Probing:
             _Agent(host, agent_plan(self._plan, self._run_id, host.name, lease), patience, events) for host in hosts
         ]
         self._started = time.monotonic()
-        for agent in agents:
-            agent.start()
-        self._attend(agents, events, heartbeat=min(5.0, lease / 4))
-        for agent in agents:
-            agent.join(timeout=10)
+        with self._context.claims.probed(self._plan.hosts):
+            for agent in agents:
+                agent.start()
+            self._attend(agents, events, heartbeat=min(5.0, lease / 4))
+            for agent in agents:
+                agent.join(timeout=10)
         self._observation.seconds = time.monotonic() - self._started
         return self._observation
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.adapters.ansible import PlaybookResult, run_playbook
-from controller.adapters.files.fleet import load_settings
+from controller.adapters.files.fleet import load_fleet, load_settings
 from controller.adapters.files.hosts_file import read_hosts, write_hosts
 from controller.adapters.files.keys import HostSeeds, ensure_fleet_key
 from controller.adapters.files.known_hosts import KnownHosts
@@ -19,6 +19,7 @@ from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.fleet import Placement, Servers
 from controller.model.project import Project
 from controller.workflow.bring_up import BringUp, FleetOrder, Ready
+from controller.workflow.claims import Claims
 
 # Each waits most of the time; more only queues at the API.
 HOSTS_AT_ONCE = 16
@@ -83,13 +84,17 @@ class Provisioned:
         }
 
 
-def provision(project: Project, fleet: str, environment: Mapping[str, str], observe: Observer) -> Provisioned:
-    """Bring the fleet to what its settings say. The caller holds the fleet's lock.
+def provision(
+    project: Project, fleet: str, environment: Mapping[str, str], observe: Observer, *, run_id: str, holder: str
+) -> Provisioned:
+    """Bring the fleet to what its settings say. The caller holds the fleet, under these two names.
 
     A host that fails is in the result; the others are provisioned all the same. Raises BadInput before anything is
-    changed, HostFailed when the cloud fails as a whole.
+    changed, FleetLocked when another run has claimed a host that is to be set up, HostFailed when the cloud fails as a
+    whole.
     """
-    return _Provisioning(project, fleet, read_servers(project, fleet), read_access(environment), observe).run()
+    servers, access = read_servers(project, fleet), read_access(environment)
+    return _Provisioning(project, fleet, servers, access, observe, run_id=run_id, holder=holder).run()
 
 
 def read_servers(project: Project, fleet: str) -> Servers:
@@ -121,7 +126,19 @@ def read_servers(project: Project, fleet: str) -> Servers:
 
 
 class _Provisioning:
-    def __init__(self, project: Project, fleet: str, servers: Servers, access: Access, observe: Observer) -> None:
+    def __init__(
+        self,
+        project: Project,
+        fleet: str,
+        servers: Servers,
+        access: Access,
+        observe: Observer,
+        *,
+        run_id: str,
+        holder: str,
+    ) -> None:
+        self._run_id = run_id
+        self._holder = holder
         self._project = project
         self._fleet = fleet
         self._servers = servers
@@ -247,16 +264,25 @@ class _Provisioning:
     def _set_up(self, names: list[str]) -> None:
         self._say(f"setting up {', '.join(names)}")
         cancel = threading.Event()
+
+        def lost(why: str) -> None:
+            self._notice(f"{why}; stopping")
+            cancel.set()
+
+        hosts = [host for host in load_fleet(self._project, self._fleet).hosts if host.name in names]
+        # A new host has no program to claim it with, and nobody to be kept from it.
+        claims = Claims(hosts, fleet=self._fleet, run_id=self._run_id, holder=self._holder, lost=lost)
         try:
-            result = run_playbook(
-                self._project,
-                self._fleet,
-                "site.yml",
-                limit=names,
-                timeout=SETUP_SECONDS,
-                cancel=cancel,
-                on_task=lambda task: self._say(f"setting up: {task}"),
-            )
+            with claims.held():
+                result = run_playbook(
+                    self._project,
+                    self._fleet,
+                    "site.yml",
+                    limit=names,
+                    timeout=SETUP_SECONDS,
+                    cancel=cancel,
+                    on_task=lambda task: self._say(f"setting up: {task}"),
+                )
         except BaseException:
             cancel.set()
             raise

@@ -93,5 +93,5 @@ def _stop(result: TrialResult) -> dict[str, str] | None:
     if result.reason in {"host-failed", "commit-failed"}:
         return {"status": "failed", "message": f"trial {result.trial}: {result.note}; the baseline is restored"}
     if result.reason == "interrupted":
-        return {"status": "interrupted", "message": "stopped by the operator; the baseline is restored"}
+        return {"status": "interrupted", "message": f"{result.note}; the baseline is restored"}
     return None

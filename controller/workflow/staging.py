@@ -48,6 +48,7 @@ def push(
     Returns the playbook's result and host -> {arm: {"id", "ok", "error", "diff_from_live", ...}}, where the control
     falls back to the baseline when the experiment requires nothing. Raises HostFailed.
     """
+    context.claims.renew(hosts)
     result = run_playbook(
         context.project,
         context.fleet.name,
@@ -103,7 +104,8 @@ def arm_ids(
 
 
 def roll_back(context: RunContext, baseline: dict[str, str]) -> None:
-    """Run the rollback playbook, then verify over fresh connections. Raises RestoreUnverified."""
+    """Run the rollback playbook, then verify over fresh connections. Raises RestoreUnverified, FleetLocked."""
+    context.claims.renew(baseline)
     try:
         result = run_playbook(context.project, context.fleet.name, "rollback.yml", limit=sorted(baseline))
     except BadInput as error:
@@ -122,8 +124,10 @@ def roll_back(context: RunContext, baseline: dict[str, str]) -> None:
 def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: list[str]) -> dict[str, str]:
     """Confirm the inventory's configuration with `parameters` laid over it; returns host -> the new baseline's id.
 
-    Raises HostFailed when any host refuses; the hosts that had taken it must then be committed back by the caller.
+    Raises FleetLocked, and HostFailed when any host refuses; the hosts that had taken it must then be committed back
+    by the caller.
     """
+    context.claims.renew(hosts)
     result = run_playbook(
         context.project,
         context.fleet.name,

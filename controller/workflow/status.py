@@ -10,7 +10,8 @@ from controller.workflow.hosts import on_each_host, read_status, unfit
 
 
 def fleet_status(fleet: Fleet, store: Store) -> dict[str, Any]:
-    """`{"fleet", "hosts": [{"host","address","healthy","problem","live","confirmed","recorded","nginx","lease"}],
+    """`{"fleet", "hosts": [{"host","address","healthy","problem","live","confirmed","recorded","nginx","lease",
+    "claim"}],
     "unfinished_runs": [...]}`. An unreachable host is a row with its problem, never an exception.
     """
     statuses, failures = on_each_host(fleet.hosts, read_status)
@@ -30,6 +31,7 @@ def fleet_status(fleet: Fleet, store: Store) -> dict[str, Any]:
                 "recorded": recorded[host.name].configuration if host.name in recorded else "",
                 "nginx": status.get("nginx", {}).get("version", ""),
                 "lease": status.get("lease"),
+                "claim": status.get("claim"),
             }
         )
     unfinished = [run_id for run_id, name, _ in store.unfinished() if name == fleet.name]

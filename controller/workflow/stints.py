@@ -84,7 +84,7 @@ def run_stint(context: RunContext, run_id: str, question: Question, baseline: di
     )
     try:
         if context.stop.requested:
-            raise Interrupted("stopped by the operator before it began")
+            raise Interrupted(f"{context.stop.why}, before it began")
         entry = _measure(context, run_id, question, baseline)
     except RatchetError as error:
         reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
@@ -132,7 +132,7 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     context.observer(TrialStarted(plan=trial, trials_in_run=question.trials_in_run))
     observation = Probing(plan, stints_run_id(run_id), _of_trial(context, trial.number), judge).observe()
     stint = stint.model_copy(update={"sequence": observation.sequence})
-    failed = _failure(observation)
+    failed = _failure(observation, context.stop.why)
     if failed is not None:
         return ended(*failed, observation.judgement)
     try:
@@ -152,12 +152,12 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     return Entry(trial=trial.number, variant=trial.variant, stint=stint, judgement=again, ended=reason, note=again.note)
 
 
-def _failure(observation: Observation) -> tuple[ReasonCode, str] | None:
+def _failure(observation: Observation, why_stopped: str) -> tuple[ReasonCode, str] | None:
     """Why the stint counts for nothing, beside what its CSVs may say."""
     if observation.failures:
         return "host-failed", "; ".join(evidence.explain(each) for _, each in sorted(observation.failures.items()))
     if observation.interrupted:
-        return "interrupted", "stopped by the operator"
+        return "interrupted", why_stopped
     if observation.judgement is None:
         return "guardrail-missing-data", "not one complete pair was measured"
     return None

@@ -25,7 +25,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     Raises HostFailed when the trial could not even be staged, Interrupted when the operator stopped before it began.
     """
     if context.stop.requested:
-        raise Interrupted("stopped before the next trial", next_step=f"controller resume {plan.run_id}")
+        raise Interrupted(f"{context.stop.why}, before the next trial", next_step=f"controller resume {plan.run_id}")
     started = time.monotonic()
     context.observer(StepStarted(text=f"trial {trial.number}: staging {trial.experiment.name}/{trial.variant.name}"))
     _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts)
@@ -66,7 +66,7 @@ def _conclude(
         note = "; ".join(evidence.explain(error) for _, error in sorted(observation.failures.items()))
         return _result(trial, live, observation, reason="host-failed", note=note, started=started)
     if observation.interrupted:
-        return _result(trial, live, observation, reason="interrupted", note="stopped by the operator", started=started)
+        return _result(trial, live, observation, reason="interrupted", note=context.stop.why, started=started)
     if live is None:
         note = "not one complete pair was measured"
         return _result(trial, None, observation, reason="guardrail-missing-data", note=note, started=started)

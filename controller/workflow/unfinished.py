@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
-from controller.adapters.store import FleetLock, Store
+from controller.adapters.store import FleetLock, Store, held_row
 from controller.model.project import Project
 
 
@@ -17,17 +18,20 @@ def unfinished_runs(project: Project, store: Store) -> list[dict[str, Any]]:
             "run_id": run_id,
             "fleet": fleet,
             "started_at": started_at,
-            "alive": _alive(project, fleet, run_id),
+            "alive": _alive(project, store, fleet, run_id),
             "last": _last_event(project.runs / run_id / "log.jsonl"),
         }
         for run_id, fleet, started_at in store.unfinished()
     ]
 
 
-def _alive(project: Project, fleet: str, run_id: str) -> bool:
-    """Whether a live process is carrying out this run."""
+def _alive(project: Project, store: Store, fleet: str, run_id: str) -> bool:
+    """Whether a live process is carrying out this run, here or on another machine."""
     holder = FleetLock.holder(project, fleet)
-    return holder is not None and holder.run_id == run_id
+    if holder is not None:
+        return holder.run_id == run_id
+    held = held_row(store, fleet)
+    return held is not None and held[0].run_id == run_id and held[0].machine != gethostname() and held[1] > 0
 
 
 def _last_event(log: Path) -> str:

@@ -339,3 +339,89 @@ def test_a_difference_is_shown_shortly() -> None:
     shown = program.short_diff(before, after, ("a", "b"), 5).splitlines()
     assert shown[:2] == ["--- a", "+++ b"] and len(shown) == 6 and shown[-1].endswith("more lines")
     assert "too many" in program.short_diff(b"\n" * 30_000, b"", ("a", "b"), 5)
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of /run/ratchet."""
+    monkeypatch.setattr(program, "RUN", tmp_path)
+    return tmp_path
+
+
+def claim(run: str, holder: str = "ann@laptop/1", seconds: int = 60) -> dict[str, Any]:
+    document: dict[str, Any] = program.command_claim(holder, run, seconds)
+    return document
+
+
+def test_a_claim_keeps_others_away_and_says_who_since_when_and_how_long(run_folder: Path) -> None:
+    assert claim("r-1")["changed"]
+    refused = claim("r-2", "bob@desk/2")
+    assert not refused["ok"]
+    assert refused["error"].startswith("claimed by run r-1 of ann@laptop/1 since 2")
+    assert 55 < refused["claim"]["seconds_left"] <= 60
+    assert program.Claim.read().run == "r-1"
+
+
+def test_the_same_run_renews_its_claim_from_anywhere_and_keeps_its_beginning(run_folder: Path) -> None:
+    first = claim("r-1", seconds=30)["claim"]
+    again = claim("r-1", "ann@desk/9", seconds=90)
+    assert again["ok"] and not again["changed"]
+    assert again["claim"]["since"] == first["since"] and again["claim"]["seconds_left"] > 80
+
+
+def test_a_holder_replaces_the_claim_of_its_own_earlier_run(run_folder: Path) -> None:
+    claim("r-1")
+    assert claim("r-2")["replaced"]["run"] == "r-1"
+
+
+def test_a_claim_that_has_run_out_keeps_nobody_away(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1", seconds=60)
+    later = program.boot_clock() + 61
+    monkeypatch.setattr(program, "boot_clock", lambda: later)
+    assert program.Claim.read() is None
+    assert claim("r-2", "bob@desk/2")["replaced"] is None
+
+
+def test_only_its_own_run_releases_a_claim(run_folder: Path) -> None:
+    claim("r-1")
+    kept = program.command_release("r-2")
+    assert kept["ok"] and not kept["changed"] and kept["claim"]["run"] == "r-1"
+    assert program.command_release("r-1") == {"ok": True, "changed": True, "claim": None}
+    assert program.command_release("r-1")["changed"] is False
+
+
+def test_a_session_that_is_renewed_extends_the_claim(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1", seconds=60)
+    later = program.boot_clock() + 30
+    monkeypatch.setattr(program, "boot_clock", lambda: later)
+    program.extend_claim()
+    assert program.Claim.read().left == 60
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(b'{"run": "r", "holder": "h", "since": "s", "seconds": "x", "until": 1}')
+@example(b'{"run": "r", "holder": "h", "since": "s", "seconds": Infinity, "until": NaN}')
+def test_a_damaged_claim_is_no_claim(run_folder: Path, content: bytes) -> None:
+    program.Claim.path().write_bytes(content)
+    assert program.Claim.read() is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["claim", "--holder", "ann@laptop", "--run", "r-1"],
+        ["claim", "--holder", "ann@laptop", "--run", "../x", "--seconds", "60"],
+        ["claim", "--holder", "two\nlines", "--run", "r-1", "--seconds", "60"],
+        ["claim", "--holder", "ann@laptop", "--run", "r-1", "--seconds", "4"],
+        ["release", "--run", ""],
+        ["release"],
+    ],
+)
+def test_a_claim_takes_only_plain_names_and_seconds(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.parse_arguments(arguments)
+    assert ended.value.code == 2

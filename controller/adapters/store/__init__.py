@@ -1,6 +1,7 @@
 """What Ratchet remembers between commands: SQLite in `.ratchet/`, or PostgreSQL by RATCHET_DATABASE_URL."""
 
 from controller.adapters.store.database import Store, database_url
+from controller.adapters.store.holding import FleetHold, held_row
 from controller.adapters.store.lock import FleetLock, Holder
 
-__all__ = ["FleetLock", "Holder", "Store", "database_url"]
+__all__ = ["FleetHold", "FleetLock", "Holder", "Store", "database_url", "held_row"]

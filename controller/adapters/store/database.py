@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
+from controller.adapters.patience import spread
 from controller.adapters.secrets import masked, read_secret
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
 URL = "RATCHET_DATABASE_URL"
+SQLITE_WAIT_SECONDS = 20
+CONNECT_SECONDS = 10
+BACKOFF_SECONDS = (0.2, 1.0, 3.0)
+# The day of 1970-01-01 as SQLite counts days.
+UNIX_EPOCH_DAY = 2440587.5
 
 metadata = sa.MetaData()
 
@@ -37,6 +46,20 @@ baselines = sa.Table(
     sa.Column("recorded_at", sa.String(40), nullable=False),
 )
 
+# Who has a fleet, between machines (holding.py). `expires` is seconds of the database's clock.
+holders = sa.Table(
+    "ratchet_fleet_holders",
+    metadata,
+    sa.Column("fleet", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(160), nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("user", sa.String(64), nullable=False),
+    sa.Column("machine", sa.String(255), nullable=False),
+    sa.Column("since", sa.String(40), nullable=False),
+    sa.Column("expires", sa.Float(53), nullable=False),
+)
+
 audit_heads = sa.Table(
     "ratchet_audit_heads",
     metadata,
@@ -54,7 +77,8 @@ def database_url(project: Project) -> str:
     if secret is not None:
         if not secret.text:
             raise BadInput("the database's address is empty", where=secret.source, next_step="set it, or unset it")
-        return secret.text
+        # The driver that we ship, whatever SQLAlchemy takes for the default.
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", secret.text)
     project.state.mkdir(mode=0o700, exist_ok=True)
     return f"sqlite:///{project.state / 'ratchet.db'}"
 
@@ -78,8 +102,13 @@ class Store:
     def __init__(self, url: str) -> None:
         self._hidden = _passwords(url)
         try:
-            self._engine = sa.create_engine(url, hide_parameters=True)
-            metadata.create_all(self._engine)
+            sqlite = url.startswith("sqlite")
+            # SQLite waits that long for another writer; a connection that the server has closed is not used again.
+            options = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"connect_timeout": CONNECT_SECONDS}
+            self._engine = sa.create_engine(
+                url, connect_args=options, pool_pre_ping=not sqlite, hide_parameters=True
+            )
+            self._create_tables()
         except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:
             raise BadInput(
                 f"the database cannot be opened: {self._told(error)}",
@@ -87,17 +116,50 @@ class Store:
                 next_step=f"check {URL}, or that .ratchet/ is writable and its disk is not full",
             ) from None
 
-    def _upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
-        condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
+    def _create_tables(self) -> None:
         try:
-            with self._engine.begin() as connection:
-                if connection.execute(sa.update(table).where(condition).values(**values)).rowcount == 0:
-                    connection.execute(sa.insert(table).values(**key, **values))
+            metadata.create_all(self._engine)
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
+            # Two controllers that start on an empty database at once: the other one has created them meanwhile.
+            time.sleep(next(spread([0.5])))
+            metadata.create_all(self._engine)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """One transaction; a violated constraint is passed on. Raises HostFailed when the database fails.
+
+        A connection that is refused or a database that is locked is waited for before the block begins.
+        """
+        try:
+            with self._connected() as connection, connection.begin():
+                yield connection
+        except sa.exc.IntegrityError:
+            raise
         except sa.exc.SQLAlchemyError as error:
             raise HostFailed(
-                f"the database refused a write: {self._told(error)}",
-                next_step="free its disk or lock, then run the command again",
+                f"the database failed: {self._told(error)}",
+                next_step="free its disk or lock, or start it, then run the command again",
             ) from None
+
+    def _connected(self) -> sa.Connection:
+        for pause in spread(BACKOFF_SECONDS):
+            try:
+                return self._engine.connect()
+            except sa.exc.OperationalError:
+                time.sleep(pause)
+        return self._engine.connect()
+
+    def clock(self) -> sa.ColumnElement[float]:
+        """The database's own time in seconds, for use in a statement."""
+        if self._engine.dialect.name == "postgresql":
+            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
+        return (sa.func.julianday("now") - UNIX_EPOCH_DAY) * 86400.0
+
+    def _upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
+        condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
+        with self.transaction() as connection:
+            if connection.execute(sa.update(table).where(condition).values(**values)).rowcount == 0:
+                connection.execute(sa.insert(table).values(**key, **values))
 
     def record_run(self, *, run_id: str, fleet: str, status: str, started_at: str, result: str) -> None:
         """Insert or update one run; `result` is the JSON of RunResult."""
@@ -108,7 +170,7 @@ class Store:
     def unfinished(self) -> list[tuple[str, str, str]]:
         """(run_id, fleet, started_at) of the runs that were never sealed, oldest first."""
         query = sa.select(runs.c.run_id, runs.c.fleet, runs.c.started_at).where(runs.c.status == "running")
-        with self._engine.connect() as connection:
+        with self.transaction() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(runs.c.started_at))]
 
     def record_baseline(self, *, fleet: str, host: str, configuration: str, run_id: str, recorded_at: str) -> None:
@@ -122,11 +184,16 @@ class Store:
     def baselines(self, fleet: str) -> dict[str, Baseline]:
         """Host -> its recorded baseline."""
         query = sa.select(baselines).where(baselines.c.fleet == fleet)
-        with self._engine.connect() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query).mappings().all()
         return {
             row["host"]: Baseline(row["host"], row["configuration"], row["run_id"], row["recorded_at"]) for row in rows
         }
+
+    def forget(self, fleet: str) -> None:
+        """Forget what was confirmed on the fleet's hosts: they are gone."""
+        with self.transaction() as connection:
+            connection.execute(sa.delete(baselines).where(baselines.c.fleet == fleet))
 
     def record_audit_head(self, *, entries: int, digest: str) -> None:
         """Remember how long the audit log is, and the hash of its last entry."""
@@ -134,7 +201,7 @@ class Store:
 
     def audit_head(self) -> tuple[int, str] | None:
         """(entries, hash of the last) as recorded; None before the first entry."""
-        with self._engine.connect() as connection:
+        with self.transaction() as connection:
             row = connection.execute(sa.select(audit_heads.c.entries, audit_heads.c.digest)).first()
         return None if row is None else (int(row[0]), str(row[1]))
 

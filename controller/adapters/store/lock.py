@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import hashlib
 import json
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from types import TracebackType
 
 from controller.model.errors import FleetLocked
 from controller.model.project import Project
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Holder:
     machine: str
     since: str
 
+    def words(self) -> str:
+        return f"run {self.run_id} of {self.user} on {self.machine} (pid {self.pid}) since {self.since}"
+
 
 class FleetLock:
     """A context manager. Raises FleetLocked, naming the holder, when another live process has the fleet."""
@@ -32,7 +39,7 @@ class FleetLock:
     def __init__(self, project: Project, fleet: str, *, run_id: str, since: str) -> None:
         self._path: Path = project.state / "locks" / fleet
         self._fleet = fleet
-        self._holder = Holder(run_id, os.getpid(), getpass.getuser(), socket.gethostname(), since)
+        self.held_by = Holder(run_id, os.getpid(), getpass.getuser(), socket.gethostname(), since)
         self._descriptor = -1
 
     @classmethod
@@ -50,6 +57,17 @@ class FleetLock:
             os.close(descriptor)
         return None
 
+    @property
+    def name(self) -> str:
+        """`user@machine/3fa9c2d1`: the last part names this very lock file in this very boot of the machine.
+
+        Whoever has the lock may therefore call an earlier holder of the same name dead.
+        """
+        file = os.fstat(self._descriptor)
+        digest = hashlib.sha256(f"{BOOT_ID.read_text()}:{file.st_dev}:{file.st_ino}".encode()).hexdigest()[:8]
+        user, machine = (re.sub(r"[^A-Za-z0-9._-]", "-", text) for text in (self.held_by.user, self.held_by.machine))
+        return f"{user[:32] or '-'}@{machine[:64]}/{digest}"
+
     def __enter__(self) -> FleetLock:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,17 +78,13 @@ class FleetLock:
             os.close(self._descriptor)
             raise self._locked(text) from None
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(asdict(self._holder)).encode(), 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(self.held_by)).encode(), 0)
         return self
 
     def _locked(self, text: str) -> FleetLocked:
         holder = _parse(text)
-        if holder is None:
-            who = "another process"
-        else:
-            who = f"run {holder.run_id} of {holder.user} on {holder.machine} (pid {holder.pid}) since {holder.since}"
         return FleetLocked(
-            f"fleet {self._fleet} is held by {who}",
+            f"fleet {self._fleet} is held by {holder.words() if holder else 'another process'}",
             where=self._fleet,
             next_step="wait for it to end, or stop it with Ctrl-C; the lock goes with its process",
         )

@@ -1,31 +1,43 @@
-"""The index of runs and baselines, and the lock of a fleet."""
+"""The index of runs and baselines, on SQLite and on PostgreSQL, and the lock of a fleet on one machine."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from controller.adapters.store import FleetLock, Store
+from controller.adapters.store import FleetLock, Store, database_url
 from controller.model.errors import BadInput, FleetLocked
 from controller.model.project import Project
 
 
-def test_a_run_is_unfinished_until_it_is_sealed(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/r.db")
+def test_a_run_is_unfinished_until_it_is_sealed(store: Store) -> None:
     store.record_run(run_id="r-1", fleet="prod", status="running", started_at="2026", result="{}")
     assert store.unfinished() == [("r-1", "prod", "2026")]
     store.record_run(run_id="r-1", fleet="prod", status="completed", started_at="2026", result="{}")
     assert store.unfinished() == []
 
 
-def test_recording_a_baseline_twice_leaves_one(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/r.db")
+def test_recording_a_baseline_twice_leaves_one(store: Store) -> None:
     for configuration in ("a", "a", "b"):
         store.record_baseline(fleet="prod", host="web-1", configuration=configuration, run_id="r-1", recorded_at="2026")
     assert [baseline.configuration for baseline in store.baselines("prod").values()] == ["b"]
+
+
+def test_a_forgotten_fleet_has_no_baselines_and_others_keep_theirs(store: Store) -> None:
+    for fleet in ("prod", "lab"):
+        store.record_baseline(fleet=fleet, host="web-1", configuration="a", run_id="r-1", recorded_at="2026")
+    store.forget("prod")
+    assert store.baselines("prod") == {}
+    assert set(store.baselines("lab")) == {"web-1"}
+
+
+def test_what_is_recorded_is_there_for_the_next_command(database: str) -> None:
+    Store(database).record_audit_head(entries=3, digest="d")
+    assert Store(database).audit_head() == (3, "d")
 
 
 def test_a_database_that_cannot_be_opened_is_bad_input_without_its_password(tmp_path: Path) -> None:
@@ -35,6 +47,30 @@ def test_a_database_that_cannot_be_opened_is_bad_input_without_its_password(tmp_
     with pytest.raises(BadInput) as caught:
         Store("nonsense://user:hunter2@127.0.0.1/x")
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_database_that_is_locked_by_another_writer_is_waited_for(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/r.db"
+    store = Store(url)
+    program = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('begin exclusive');"
+        "print('locked', flush=True); time.sleep(1); c.execute('commit')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "r.db")], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "locked\n"
+        store.record_run(run_id="r-1", fleet="prod", status="running", started_at="2026", result="{}")
+    assert len(store.unfinished()) == 1
+
+
+def test_the_name_of_a_postgresql_database_chooses_the_driver_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_DATABASE_URL", "postgres://ratchet@db.example/x")
+    assert database_url(Project(tmp_path)) == "postgresql+psycopg://ratchet@db.example/x"
 
 
 def test_a_second_run_is_told_who_holds_the_fleet(tmp_path: Path) -> None:
@@ -68,3 +104,16 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=30)
     with FleetLock(Project(tmp_path), "prod", run_id="r-2", since="later"):
         pass
+
+
+def test_a_holder_is_named_by_its_lock_file_in_this_boot(tmp_path: Path) -> None:
+    """So that who gets the lock may call an earlier holder of the same name dead, and nobody else's."""
+
+    def names() -> Iterator[str]:
+        for folder, fleet in (("laptop", "prod"), ("laptop", "prod"), ("laptop", "lab"), ("other", "prod")):
+            with FleetLock(Project(tmp_path / folder), fleet, run_id="r-1", since="x") as lock:
+                yield lock.name
+
+    first, again, *others = names()
+    assert first == again
+    assert len({first, *others}) == 3

@@ -14,6 +14,7 @@ FIT: dict[str, Any] = {
     "confirmed": "a" * 16,
     "drift": None,
     "lease": None,
+    "claim": None,
     "nginx": {"version": "1.22.1", "running": True, "workers": 2},
     "free_mb": 5000,
 }

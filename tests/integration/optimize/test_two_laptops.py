@@ -1,0 +1,101 @@
+"""Two operators with a project folder each, the same fleet, and nothing else in common."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.optimize.test_interruptions import LONG, pairs_judged, wait_until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def laptops(fleet: FleetUnderTest, tmp_path: Path) -> Iterator[tuple[FleetUnderTest, FleetUnderTest]]:
+    fleet.write_experiment("long", {"level-8": {"nginx_gzip_comp_level": 8}}, **LONG)
+    other = tmp_path / "other"
+    shutil.copytree(fleet.project, other, symlinks=True, ignore=shutil.ignore_patterns("runs", "ratchet.db*", "locks"))
+    for log in (other / ".ratchet").glob("audit*"):
+        log.unlink()
+    yield fleet, FleetUnderTest(other, fleet.environment)
+    fleet.controller("rollback", "--fleet", "lab", "--take-over")
+
+
+def claims(fleet: FleetUnderTest) -> dict[str, dict[str, Any] | None]:
+    """Host -> its claim, asked on the host itself."""
+    return {
+        host: json.loads(fleet.ssh(host, "sudo ratchet-host status").stdout)["claim"] for host in ("lab-1", "lab-2")
+    }
+
+
+def test_the_second_laptop_is_told_who_has_the_hosts_and_may_take_them_over(
+    laptops: tuple[FleetUnderTest, FleetUnderTest],
+) -> None:
+    first, second = laptops
+    before, known = first.live(), first.runs()
+    run = first.start("optimize", "--fleet", "lab", "--experiment", "long")
+    wait_until(pairs_judged(first, known), seconds=90, what="probing")
+    for command in (["optimize", "--fleet", "lab"], ["rollback", "--fleet", "lab"], ["provision", "--fleet", "lab"]):
+        refused = second.controller(*command)
+        assert refused.returncode == 4, refused.stderr
+        assert "claimed by run r-" in refused.stderr
+        assert "runs out in" in refused.stderr
+        assert "rollback --fleet lab --take-over" in refused.stderr
+    assert not second.runs()
+    held = claims(second)
+    assert all(claim and claim["run"].startswith("r-") and claim["seconds_left"] > 200 for claim in held.values())
+    assert run.poll() is None
+
+    taken = second.controller("rollback", "--fleet", "lab", "--take-over")
+    assert taken.returncode == 0, taken.stderr
+    _, err = run.communicate(timeout=120)
+    assert run.returncode in {3, 130}, err
+    assert first.live() == before
+    assert set(claims(second).values()) == {None}
+
+
+def test_claims_are_renewed_by_heartbeats_and_end_with_the_run(laptops: tuple[FleetUnderTest, FleetUnderTest]) -> None:
+    first, _ = laptops
+    known = first.runs()
+    run = first.start("optimize", "--fleet", "lab", "--experiment", "long")
+    wait_until(pairs_judged(first, known), seconds=90, what="probing")
+    time.sleep(70)
+    # The sessions extend a claim once a fifth of its 300 s is gone.
+    assert all(claim and claim["seconds_left"] > 235 for claim in claims(first).values())
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=90)
+    assert set(claims(first).values()) == {None}
+
+
+def test_all_or_nothing_and_a_dead_run_s_claim_is_taken_over_by_its_own_machine(
+    laptops: tuple[FleetUnderTest, FleetUnderTest],
+) -> None:
+    first, second = laptops
+    first.ssh("lab-2", "sudo ratchet-host claim --holder ann@elsewhere --run r-1 --seconds 60")
+    refused = first.controller("optimize", "--fleet", "lab", "--experiment", "long")
+    assert refused.returncode == 4
+    assert "lab-2: claimed by run r-1 of ann@elsewhere since" in refused.stderr
+    assert claims(first)["lab-1"] is None
+    first.ssh("lab-2", "sudo ratchet-host release --run r-1")
+
+    known = first.runs()
+    run = first.start("optimize", "--fleet", "lab", "--experiment", "long")
+    wait_until(pairs_judged(first, known), seconds=90, what="probing")
+    run.kill()
+    run.communicate()
+    assert second.controller("rollback", "--fleet", "lab").returncode == 4
+    assert first.controller("rollback", "--fleet", "lab").returncode == 0
+    assert set(claims(first).values()) == {None}
+    resumed = first.start("resume")
+    wait_until(lambda: all(claims(first).values()), seconds=60, what="claimed again")
+    resumed.send_signal(signal.SIGTERM)
+    resumed.communicate(timeout=120)
+    assert set(claims(first).values()) == {None}
