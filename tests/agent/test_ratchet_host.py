@@ -356,7 +356,8 @@ def claim(run: str, holder: str = "ann@laptop/1", seconds: int = 60) -> dict[str
     return document
 
 
-def test_a_claim_keeps_others_away_and_says_who_since_when_and_how_long(run_folder: Path) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_a_claim_keeps_others_away_and_says_who_since_when_and_how_long() -> None:
     assert claim("r-1")["changed"]
     refused = claim("r-2", "bob@desk/2")
     assert not refused["ok"]
@@ -365,19 +366,22 @@ def test_a_claim_keeps_others_away_and_says_who_since_when_and_how_long(run_fold
     assert program.Claim.read().run == "r-1"
 
 
-def test_the_same_run_renews_its_claim_from_anywhere_and_keeps_its_beginning(run_folder: Path) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_the_same_run_renews_its_claim_from_anywhere_and_keeps_its_beginning() -> None:
     first = claim("r-1", seconds=30)["claim"]
     again = claim("r-1", "ann@desk/9", seconds=90)
     assert again["ok"] and not again["changed"]
     assert again["claim"]["since"] == first["since"] and again["claim"]["seconds_left"] > 80
 
 
-def test_a_holder_replaces_the_claim_of_its_own_earlier_run(run_folder: Path) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_a_holder_replaces_the_claim_of_its_own_earlier_run() -> None:
     claim("r-1")
     assert claim("r-2")["replaced"]["run"] == "r-1"
 
 
-def test_a_claim_that_has_run_out_keeps_nobody_away(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_a_claim_that_has_run_out_keeps_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:
     claim("r-1", seconds=60)
     later = program.boot_clock() + 61
     monkeypatch.setattr(program, "boot_clock", lambda: later)
@@ -385,7 +389,8 @@ def test_a_claim_that_has_run_out_keeps_nobody_away(run_folder: Path, monkeypatc
     assert claim("r-2", "bob@desk/2")["replaced"] is None
 
 
-def test_only_its_own_run_releases_a_claim(run_folder: Path) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_only_its_own_run_releases_a_claim() -> None:
     claim("r-1")
     kept = program.command_release("r-2")
     assert kept["ok"] and not kept["changed"] and kept["claim"]["run"] == "r-1"
@@ -393,7 +398,8 @@ def test_only_its_own_run_releases_a_claim(run_folder: Path) -> None:
     assert program.command_release("r-1")["changed"] is False
 
 
-def test_a_session_that_is_renewed_extends_the_claim(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_a_session_that_is_renewed_extends_the_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     claim("r-1", seconds=60)
     later = program.boot_clock() + 30
     monkeypatch.setattr(program, "boot_clock", lambda: later)
@@ -405,7 +411,8 @@ def test_a_session_that_is_renewed_extends_the_claim(run_folder: Path, monkeypat
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(b'{"run": "r", "holder": "h", "since": "s", "seconds": "x", "until": 1}')
 @example(b'{"run": "r", "holder": "h", "since": "s", "seconds": Infinity, "until": NaN}')
-def test_a_damaged_claim_is_no_claim(run_folder: Path, content: bytes) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_a_damaged_claim_is_no_claim(content: bytes) -> None:
     program.Claim.path().write_bytes(content)
     assert program.Claim.read() is None
 
