@@ -191,6 +191,9 @@ def run_playbook(
         )
     finally:
         shutil.rmtree(private, ignore_errors=True)
+    if runner.status in {"canceled", "timeout"}:
+        # Ansible's workers have sessions of their own, which the end of ansible-playbook's process group does not reach.
+        end_strays(tag)
     output = "\n".join(collector.lines)
     if runner.status == "timeout":
         output += f"\nended after {timeout:.0f} s"

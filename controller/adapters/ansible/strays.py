@@ -14,7 +14,8 @@ from pathlib import Path
 TAG_VARIABLE = "RATCHET_ANSIBLE_TAG"
 
 
-def _tagged(tag: str) -> list[int]:
+def tagged(tag: str) -> list[int]:
+    """Process ids of everything that was started with this tag."""
     wanted = f"{TAG_VARIABLE}={tag}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -39,12 +40,12 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
 
 def end_strays(tag: str, grace: float = 3.0) -> int:
     """End every process tagged `tag`: TERM, then KILL after `grace` seconds. Returns how many there were."""
-    strays = _tagged(tag)
+    strays = tagged(tag)
     if not strays:
         return 0
     _signal(strays, signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while time.monotonic() < deadline and _tagged(tag):
+    while time.monotonic() < deadline and tagged(tag):
         time.sleep(0.05)
-    _signal(_tagged(tag), signal.SIGKILL)
+    _signal(tagged(tag), signal.SIGKILL)
     return len(strays)

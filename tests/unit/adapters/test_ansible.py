@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.ansible import run_playbook
-from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays
+from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays, tagged
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
@@ -77,13 +77,14 @@ def test_secrets_stay_out_of_ansibles_environment(project: Project, monkeypatch:
     assert "planted-secret" not in environment
 
 
-def test_a_cancelled_playbook_ends_early(project: Project) -> None:
+def test_a_cancelled_playbook_ends_early_and_leaves_no_process(project: Project) -> None:
     cancel = threading.Event()
     threading.Timer(3, cancel.set).start()
     started = time.monotonic()
     result = run_playbook(project, "prod", "say.yml", extra_vars={"wait": 60}, cancel=cancel)
     assert result.rc != 0
     assert time.monotonic() - started < 30
+    assert tagged(f"{project.root}:prod:say.yml") == []
 
 
 def test_a_missing_playbook_is_bad_input(project: Project) -> None:
