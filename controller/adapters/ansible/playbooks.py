@@ -192,7 +192,7 @@ def run_playbook(
     finally:
         shutil.rmtree(private, ignore_errors=True)
     if runner.status in {"canceled", "timeout"}:
-        # Ansible's workers have sessions of their own, which the end of ansible-playbook's process group does not reach.
+        # Its workers have sessions of their own, which the end of its process group does not reach.
         end_strays(tag)
     output = "\n".join(collector.lines)
     if runner.status == "timeout":

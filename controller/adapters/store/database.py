@@ -105,9 +105,7 @@ class Store:
             sqlite = url.startswith("sqlite")
             # SQLite waits that long for another writer; a connection that the server has closed is not used again.
             options = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"connect_timeout": CONNECT_SECONDS}
-            self._engine = sa.create_engine(
-                url, connect_args=options, pool_pre_ping=not sqlite, hide_parameters=True
-            )
+            self._engine = sa.create_engine(url, connect_args=options, pool_pre_ping=not sqlite, hide_parameters=True)
             self._create_tables()
         except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:
             raise BadInput(
@@ -157,9 +155,15 @@ class Store:
 
     def _upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
         condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
-        with self.transaction() as connection:
-            if connection.execute(sa.update(table).where(condition).values(**values)).rowcount == 0:
-                connection.execute(sa.insert(table).values(**key, **values))
+        update = sa.update(table).where(condition).values(**values)
+        try:
+            with self.transaction() as connection:
+                if connection.execute(update).rowcount == 0:
+                    connection.execute(sa.insert(table).values(**key, **values))
+        except sa.exc.IntegrityError:
+            # Another controller was faster to insert it.
+            with self.transaction() as connection:
+                connection.execute(update)
 
     def record_run(self, *, run_id: str, fleet: str, status: str, started_at: str, result: str) -> None:
         """Insert or update one run; `result` is the JSON of RunResult."""
