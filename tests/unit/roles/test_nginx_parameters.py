@@ -38,7 +38,7 @@ SPECS: dict[str, Any] = _yaml("meta/argument_specs.yml")["argument_specs"]
 OPTIONS: dict[str, Any] = SPECS["main"]["options"]
 BOUNDS: dict[str, Any] = _yaml("meta/bounds.yml")
 # Every parameter that ends as text in the configuration.
-RENDERED = sorted(set(OPTIONS) - {"nginx_sites"})
+RENDERED = sorted(name for name, option in OPTIONS.items() if option.get("elements") != "dict")
 TEXTS = [name for name in RENDERED if OPTIONS[name].get("elements", OPTIONS[name]["type"]) == "str"]
 
 
@@ -174,6 +174,48 @@ def test_a_site_outside_its_bounds_is_refused(site: dict[str, Any]) -> None:
         render(nginx_sites=[site])
 
 
+def test_the_live_log_is_off_unless_it_is_asked_for() -> None:
+    assert "/var/log/ratchet" not in render()
+    assert "$ratchet_class" not in render()
+
+
+def test_the_live_log_tells_the_class_of_a_path_and_nothing_else_of_it() -> None:
+    text = render(nginx_live_log=True, nginx_live_log_classes=[{"name": "old", "match": "/v1.0/"}])
+    assert '"~^/v1[.]0/" old;' in text
+    (logged,) = re.findall(r"log_format ratchet_live '(.*)';", text)
+    assert set(re.findall(r"\$\w+", logged)) == {
+        "$msec", "$request_time", "$status", "$bytes_sent", "$connection_requests", "$ratchet_class",
+        "$upstream_response_time",
+    }  # fmt: skip
+
+
+def test_no_service_is_lost_or_gained_by_the_live_log() -> None:
+    ordinary = "access_log /var/log/nginx/access.log combined;"
+    assert render().count(ordinary) == 1
+    # Once for all sites, once for the dashboard, whose requests are nobody's traffic.
+    assert render(nginx_live_log=True).count(ordinary) == 2
+    silent = render(nginx_live_log=True, nginx_access_log=False)
+    assert "/var/log/nginx/access.log" not in silent
+    http, dashboard = silent.split("listen 8088;")
+    assert "    access_log off;" in dashboard
+    assert "\n    access_log off;" not in http, "it would silence the live log too"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "api", "match": "api"},
+        {"name": "api", "match": '/" x; #'},
+        {"name": "api", "match": "~^/a\\"},
+        {"name": "api;", "match": "/"},
+        {"name": "", "match": "/"},
+    ],
+)
+def test_a_class_outside_its_bounds_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(AnsibleFilterError, match="nginx_live_log_classes"):
+        render(nginx_live_log=True, nginx_live_log_classes=[wrong])
+
+
 def test_a_socket_s_options_are_given_once_for_each_port() -> None:
     sites = [{"name": "a", "listen": [80]}, {"name": "b", "listen": [80, 81]}]
     text = render(nginx_sites=sites, nginx_reuseport=True, nginx_ipv6=False)
@@ -198,9 +240,15 @@ def test_nginx_itself_accepts_the_defaults_and_the_demo(tmp_path: Path) -> None:
         "/etc/nginx/modules-enabled/*.conf": f"{tmp_path}/none/*.conf",
         "/run/nginx.pid": f"{tmp_path}/pid",
         "/var/log/nginx/": f"{tmp_path}/",
+        "/var/log/ratchet/": f"{tmp_path}/",
         "/var/cache/nginx/": f"{tmp_path}/cache/",
     }
-    for parameters in ({}, {"nginx_demo_sites": True, "nginx_proxy_cache": True, "nginx_reuseport": True}):
+    classes = [{"name": "api", "match": "/api/v1.0/"}, {"name": "search", "match": "~^/[a-z]+/(search|find)$"}]
+    for parameters in (
+        {},
+        {"nginx_demo_sites": True, "nginx_proxy_cache": True, "nginx_reuseport": True},
+        {"nginx_live_log": True, "nginx_live_log_classes": classes, "nginx_access_log": False},
+    ):
         text = render(**parameters)
         for place, here in places.items():
             text = text.replace(place, here)
