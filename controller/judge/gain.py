@@ -9,19 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from controller.model.blocks import Block
+from controller.model.blocks import Block, ClassFigures
 from controller.model.experiment import Design, Metric
 from controller.model.trial import Pair
 
 # A figure of zero (microseconds, bytes) is below what can be told; its logarithm would be none.
 SMALLEST = 1.0
+# What nginx's own log can tell of a request: a figure below one of its milliseconds says nothing.
+SMALLEST_LOGGED_US = 1000.0
 
 
 def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
     """The pair's gain; None when a block does not tell the metric.
 
-    A duet compares p50 request by request (`paired_gain`), which cancels what both arms lived through.
+    A duet compares p50 request by request (`paired_gain`), which cancels what both arms lived through. Live traffic is
+    compared class by class of its paths, so that another mix of requests is no gain.
     """
+    if (pair.control.classes or pair.variant.classes) and f"{metric}_us" in ClassFigures.model_fields:
+        return _over_classes(pair, metric)
     if metric == "p50" and design == "duet":
         told = pair.control.paired_gain
         return told if told is not None and told == pair.variant.paired_gain and math.isfinite(told) else None
@@ -40,6 +45,27 @@ def gains(pair: Pair, metrics: Iterable[Metric], design: Design) -> dict[Metric,
 def weighted(told: Mapping[Metric, float], weights: Mapping[Metric, float]) -> float:
     """The weighted mean of the gains. Raises KeyError when one is missing."""
     return sum(weight * told[metric] for metric, weight in weights.items()) / sum(weights.values())
+
+
+def _over_classes(pair: Pair, metric: Metric) -> float | None:
+    """The mean gain of the classes that both blocks saw, each weighted by its requests in both blocks together.
+
+    In both together, because swapping the arms must turn the gain into its opposite and change nothing else: all the
+    evidence rests on that, and the control's share alone would break it.
+    """
+    weights, found = [], []
+    for label in sorted(pair.control.classes.keys() & pair.variant.classes.keys()):
+        control, variant = pair.control.classes[label], pair.variant.classes[label]
+        ours, theirs = _figure_of_class(variant, metric), _figure_of_class(control, metric)
+        weights.append(control.requests + variant.requests)
+        found.append(log_ratio(max(theirs, SMALLEST_LOGGED_US), max(ours, SMALLEST_LOGGED_US)))
+    if not found:
+        return None
+    return sum(weight * each for weight, each in zip(weights, found, strict=True)) / sum(weights)
+
+
+def _figure_of_class(figures: ClassFigures, metric: Metric) -> float:
+    return float(getattr(figures, f"{metric}_us"))
 
 
 def log_ratio(control: float, variant: float) -> float:

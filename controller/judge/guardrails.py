@@ -138,7 +138,9 @@ class GuardrailWatch:
     def _check_errors(self, pair: Pair) -> Breach | None:
         for arm, block in (("control", pair.control), ("variant", pair.variant)):
             if block.requests < 1 or not 0 <= block.errors <= block.requests:
-                return _missing(pair, f"requests of {arm}")
+                return _missing(
+                    pair, f"requests of {arm}{f' ({block.invalid_reason})' if block.invalid_reason else ''}"
+                )
             self._errors[arm] += _errors(block)
             self._requests[arm] += block.requests
         limit = self._limits.error_rate

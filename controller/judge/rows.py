@@ -11,6 +11,7 @@ COLUMNS = (
     "reused", "error",
 )  # fmt: skip
 HEADER = ",".join(COLUMNS)
+LIVE_COLUMNS = (*COLUMNS, "class")
 ERRORS = ("timeout", "connect", "tls", "reset", "eof", "stale", "truncated", "protocol", "status", "local")
 
 _COUNT = r"0|[1-9][0-9]{0,14}"
@@ -28,12 +29,17 @@ _PATTERNS = {
     "conn": _COUNT,
     "reused": "[012]",
     "error": "|" + "|".join(ERRORS),
+    "class": "[a-z][a-z0-9_-]{0,31}",
 }
 _ROW = re.compile(",".join(f"({_PATTERNS[column]})" for column in COLUMNS))
+_LIVE_ROW = re.compile(",".join(f"({_PATTERNS[column]})" for column in LIVE_COLUMNS))
 
 
 class Row(NamedTuple):
-    """One request. `objective_us` counts: the timeout when it failed, else the kernel's time, else the probe's."""
+    """One request. `objective_us` counts: the timeout when it failed, else the kernel's time, else the probe's.
+
+    `label`: the class of a live request, else empty.
+    """
 
     line: int
     pair: int
@@ -48,6 +54,7 @@ class Row(NamedTuple):
     status: int
     size: int
     error: str
+    label: str
 
 
 def wrong(line: int, field: str, text: str) -> ValueError:
@@ -55,19 +62,20 @@ def wrong(line: int, field: str, text: str) -> ValueError:
     return ValueError(f"CSV line {line}, {field}: {text}")
 
 
-def read_rows(csv_text: str, timeout_us: int) -> Iterator[Row]:
+def read_rows(csv_text: str, timeout_us: int, *, live: bool = False) -> Iterator[Row]:
     """The rows in order, each checked by itself. Raises ValueError with line and field."""
     lines = csv_text.split("\n")
-    if lines[0] != HEADER:
-        raise wrong(1, "header", f"expected {HEADER}, got {lines[0][:120]!r}")
+    columns = LIVE_COLUMNS if live else COLUMNS
+    if lines[0] != ",".join(columns):
+        raise wrong(1, "header", f"expected {','.join(columns)}, got {lines[0][:120]!r}")
     if lines.pop() != "":
         raise wrong(len(lines) + 1, "end", "the last line has no line end: the file is truncated")
-    match = _ROW.fullmatch
+    match = (_LIVE_ROW if live else _ROW).fullmatch
     for number, text in enumerate(lines[1:], 2):
         found = match(text)
         if found is None:
-            raise _malformed(number, text)
-        pair, block, arm, seq, intended, lag, latency, kernel, status, size, conn, _, error = found.groups()
+            raise _malformed(number, text, columns)
+        pair, block, arm, seq, intended, lag, latency, kernel, status, size, conn, _, error, *label = found.groups()
         latency_us = int(latency)
         if error:
             if latency_us != timeout_us:
@@ -82,22 +90,22 @@ def read_rows(csv_text: str, timeout_us: int) -> Iterator[Row]:
         else:
             if latency_us > timeout_us:
                 raise wrong(number, "latency_us", f"{latency} is beyond the timeout, {timeout_us}, without an error")
-            if status == "0" or conn == "0":
+            if status == "0" or (conn == "0" and not live):
                 raise wrong(number, "status" if status == "0" else "conn", "0 without an error")
             objective = int(kernel) if kernel else latency_us
             if objective > latency_us:
                 raise wrong(number, "kernel_us", f"{kernel} is later than latency_us, {latency}")
         yield Row(
             number, int(pair), int(block), arm, int(seq), int(intended), int(lag), latency_us, kernel != "", objective,
-            int(status), int(size), error,
+            int(status), int(size), error, label[0] if label else "",
         )  # fmt: skip
 
 
-def _malformed(number: int, text: str) -> ValueError:
+def _malformed(number: int, text: str, columns: tuple[str, ...]) -> ValueError:
     fields = text.split(",")
-    if len(fields) != len(COLUMNS):
-        return wrong(number, "columns", f"expected {len(COLUMNS)} columns, got {len(fields)}: {text[:120]!r}")
-    for column, value in zip(COLUMNS, fields, strict=True):
+    if len(fields) != len(columns):
+        return wrong(number, "columns", f"expected {len(columns)} columns, got {len(fields)}: {text[:120]!r}")
+    for column, value in zip(columns, fields, strict=True):
         if not re.fullmatch(_PATTERNS[column], value):
             return wrong(number, column, f"{value[:40]!r} is not what docs/csv.md allows")
     raise AssertionError("unreachable: a row whose every field matches is well formed")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from controller.judge.schedule import draw_pairs
 from controller.model.blocks import Arm, Block
-from controller.model.experiment import Design, Frozen, Workload
+from controller.model.experiment import Design, Frozen, Source, Workload
 
 _Model = TypeVar("_Model", bound=Frozen)
 _MOST_PAIRS = 100_000
@@ -23,6 +23,8 @@ class Sidecar:
     """What the sidecar says that rows are checked against.
 
     Args:
+        minimum_requests: of a block of live traffic; else 0.
+        counted, burn_in, interval_ns, lag_limit_us: of the probe's schedule; live traffic has none, nor a mix.
         expected_statuses: by position in the mix's cycle: the status that the request asks for.
         offsets: by pair: where its first request stands in the cycle.
         rows, size, sha256: of the uncompressed CSV.
@@ -31,10 +33,14 @@ class Sidecar:
     host: str
     trial: int
     design: Design
+    source: Source
     arms: dict[Arm, str]
     workload: Workload
     seed: int
     pairs: list[tuple[Arm, Arm]]
+    block_seconds: float
+    burn_in_seconds: float
+    minimum_requests: int
     counted: int
     burn_in: int
     interval_ns: int
@@ -86,6 +92,13 @@ class _Fields:
             raise self.wrong(name, "expected text")
         return value
 
+    def source(self) -> Source:
+        """Whose requests the rows are; sidecars older than live traffic do not say."""
+        value = self._values.get("source", "probe")
+        if value not in ("probe", "live"):
+            raise self.wrong("source", "expected probe or live")
+        return "live" if value == "live" else "probe"
+
     def items(self, name: str) -> list[Any]:
         value = self.value(name)
         if not isinstance(value, list):
@@ -110,6 +123,9 @@ def read_sidecar(document: object) -> Sidecar:
     design = fields.value("design")
     if design not in ("duet", "switchback"):
         raise fields.wrong("design", "expected duet or switchback")
+    source = fields.source()
+    if source == "live" and design != "switchback":
+        raise fields.wrong("source", "live traffic is for a switchback")
     workload = _model(Workload, fields.value("workload"), "sidecar.workload")
     if workload.rate < _SLOWEST_RATE:
         raise fields.wrong("workload.rate", f"expected at least {_SLOWEST_RATE:g} a second")
@@ -124,6 +140,47 @@ def read_sidecar(document: object) -> Sidecar:
     for number, (given, expected) in enumerate(zip(planned, drawn, strict=True), 1):
         if given != list(expected):
             raise schedule.wrong("pairs", f"pair {number} is not in the order that seed, trial and host give")
+    block_seconds, burn_in_seconds = schedule.number("block_seconds", 3600), schedule.number("burn_in_seconds", 3600)
+    probing = _NOTHING_PROBED
+    if source == "probe":
+        probing = _read_probing(schedule, workload, len(planned), block_seconds, burn_in_seconds)
+    csv = _Fields(fields.value("csv"), "sidecar.csv")
+    return Sidecar(
+        host=host,
+        trial=trial,
+        design="duet" if design == "duet" else "switchback",
+        source=source,
+        arms={"control": arms.text("control"), "variant": arms.text("variant")},
+        workload=workload,
+        seed=seed,
+        pairs=drawn,
+        block_seconds=block_seconds,
+        burn_in_seconds=burn_in_seconds,
+        minimum_requests=schedule.integer("minimum_requests", 1, 10**9) if source == "live" else 0,
+        **probing._asdict(),
+        blocks=[_model(Block, value, f"sidecar.blocks[{index}]") for index, value in enumerate(fields.items("blocks"))],
+        rows=csv.integer("rows", 0, 10**12),
+        size=csv.integer("bytes", 0, 10**15),
+        sha256=csv.text("sha256"),
+    )
+
+
+class _Probing(NamedTuple):
+    counted: int
+    burn_in: int
+    interval_ns: int
+    lag_limit_us: int
+    expected_statuses: list[int]
+    offsets: list[int]
+
+
+_NOTHING_PROBED = _Probing(0, 0, 0, 0, [], [])
+
+
+def _read_probing(
+    schedule: _Fields, workload: Workload, pairs: int, block_seconds: float, burn_in_seconds: float
+) -> _Probing:
+    """When the probe was to ask for what."""
     interval_ns = schedule.integer("interval_ns", 1, 10**12)
     if interval_ns != round(1e9 / workload.rate):
         raise schedule.wrong("interval_ns", f"{interval_ns} is not the interval of {workload.rate:g} requests a second")
@@ -132,27 +189,15 @@ def read_sidecar(document: object) -> Sidecar:
     if not cycle:
         raise mix.wrong("cycle", "empty")
     offsets = mix.integers("offsets", len(cycle))
-    if len(offsets) != len(planned):
-        raise mix.wrong("offsets", f"expected one a pair, {len(planned)}, got {len(offsets)}")
-    csv = _Fields(fields.value("csv"), "sidecar.csv")
-    return Sidecar(
-        host=host,
-        trial=trial,
-        design="duet" if design == "duet" else "switchback",
-        arms={"control": arms.text("control"), "variant": arms.text("variant")},
-        workload=workload,
-        seed=seed,
-        pairs=drawn,
-        counted=max(1, round(workload.rate * schedule.number("block_seconds", 3600))),
-        burn_in=math.ceil(workload.rate * schedule.number("burn_in_seconds", 3600)),
+    if len(offsets) != pairs:
+        raise mix.wrong("offsets", f"expected one a pair, {pairs}, got {len(offsets)}")
+    return _Probing(
+        counted=max(1, round(workload.rate * block_seconds)),
+        burn_in=math.ceil(workload.rate * burn_in_seconds),
         interval_ns=interval_ns,
         lag_limit_us=schedule.integer("lag_limit_us", 0, 10**9),
         expected_statuses=[workload.requests[request].expect_status for request in cycle],
         offsets=offsets,
-        blocks=[_model(Block, value, f"sidecar.blocks[{index}]") for index, value in enumerate(fields.items("blocks"))],
-        rows=csv.integer("rows", 0, 10**12),
-        size=csv.integer("bytes", 0, 10**15),
-        sha256=csv.text("sha256"),
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from controller.judge.figures import compare, figures, nearest_rank
+from controller.judge.live_rows import recompute_live
 from controller.judge.rows import Row, read_rows, wrong
 from controller.judge.schedule import draw_slots
 from controller.judge.sidecar import Sidecar, read_sidecar
@@ -36,6 +37,10 @@ def recompute(csv_text: str, sidecar: object) -> list[Block]:
         ValueError: the evidence is damaged; the text names the CSV's line and field, or the sidecar's field.
     """
     told = read_sidecar(sidecar)
+    if told.source == "live":
+        blocks, rows = recompute_live(csv_text, told)
+        _check_whole(csv_text, rows, told)
+        return blocks
     groups = _by_block(csv_text, told)
     if len(groups) != len(told.blocks):
         raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but the CSV has {len(groups)}")
@@ -134,39 +139,18 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
     counted = [row for row in rows if row.intended_us >= 0]
     place = f"block {rows[0].block}"
     arm: Arm = "control" if rows[0].arm == "c" else "variant"
-    figures: dict[str, object] = {
+    computed: dict[str, object] = {
         "pair": rows[0].pair,
         "block": rows[0].block,
         "arm": arm,
         "configuration": told.arms[arm],
-        **_figures(counted),
+        **figures(counted),
+        "classes": {},
     }
     if told.design == "switchback":
-        figures |= {"achieved_rate": round(_achieved(counted, told.workload.rate), 2), "paired_gain": None}
-    _compare(block, figures, place)
+        computed |= {"achieved_rate": round(_achieved(counted, told.workload.rate), 2), "paired_gain": None}
+    compare(block, computed, place)
     return block
-
-
-def _figures(rows: Sequence[Row]) -> dict[str, object]:
-    objectives = sorted(row.objective_us for row in rows)
-    return {
-        "requests": len(rows),
-        "errors": sum(row.error != "" for row in rows),
-        "error_classes": dict(Counter(row.error for row in rows if row.error)),
-        "statuses": {str(status): count for status, count in Counter(row.status for row in rows if row.status).items()},
-        "p50_us": _nearest_rank(objectives, 50),
-        "p90_us": _nearest_rank(objectives, 90),
-        "p95_us": _nearest_rank(objectives, 95),
-        "p99_us": _nearest_rank(objectives, 99),
-        "mean_us": round(sum(objectives) / len(rows), 1),
-        "user_p99_us": _nearest_rank(sorted(row.latency_us for row in rows), 99),
-        "lag_p99_us": _nearest_rank(sorted(row.lag_us for row in rows), 99),
-        "bytes": sum(row.size for row in rows),
-    }
-
-
-def _nearest_rank(ordered: Sequence[int], percent: int) -> int:
-    return ordered[(len(ordered) * percent + 99) // 100 - 1]
 
 
 def _achieved(rows: Sequence[Row], rate: float, *, arms: int = 1) -> float:
@@ -200,7 +184,7 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
             "achieved_rate": round(achieved[0], 2),
         }
         for block in blocks:
-            _compare(block, together, f"block {block.block}")
+            compare(block, together, f"block {block.block}")
     else:
         achieved = [_achieved(rows, rate) for rows in counted]
     for block, kept, all_rows, rows in zip(blocks, achieved, groups, counted, strict=True):
@@ -210,7 +194,7 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
 def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows: Sequence[Row], told: Sidecar) -> None:
     """A block that broke the rules may not count, and one that kept them may not be left out."""
     local = any(row.error == "local" for row in rows)
-    late = _nearest_rank(sorted(row.lag_us for row in rows), 95) > told.lag_limit_us
+    late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.lag_limit_us
     broken = achieved < _RATE_KEPT * told.workload.rate or late or local
     if block.valid and broken:
         raise ValueError(
@@ -220,10 +204,3 @@ def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows
     excused = not any(row.stamped for row in all_rows) or any(row.error == "local" for row in all_rows)
     if not block.valid and not broken and not excused:
         raise ValueError(f"block {block.block}: called invalid ({block.invalid_reason}), but its rows keep every rule")
-
-
-def _compare(block: Block, figures: Mapping[str, object], place: str) -> None:
-    for name, computed in figures.items():
-        said = getattr(block, name)
-        if said != computed:
-            raise ValueError(f"{place}, {name}: the sidecar says {said}, the rows give {computed}")

@@ -9,6 +9,7 @@ from controller.judge.evidence import effect
 from controller.judge.gain import gains
 from controller.judge.goals import GoalsDecision
 from controller.judge.guardrails import Breach, GuardrailWatch
+from controller.judge.traffic import TrafficWatch
 from controller.model.experiment import GoalsObjective, Metric
 from controller.model.trial import GoalEffect, Judgement, Pair, TrialPlan
 
@@ -23,6 +24,7 @@ class Judge:
         self._plan = plan
         self._decision: Folding = decision_of(plan)
         self._watch = GuardrailWatch(plan.experiment.guardrails)
+        self._traffic = TrafficWatch() if plan.experiment.source == "live" else None
         self._next_number = dict.fromkeys(plan.hosts, 1)
         self._outcome = Outcome("continue", None, "")
         self._metrics = list(plan.experiment.objective.weights)
@@ -78,7 +80,7 @@ class Judge:
         if wrong:
             self._decision.pairs += 1
             return Outcome("revert", "measurement-invalid", f"{pair.host}, pair {pair.number}: {wrong}")
-        breach = self._watch.add(pair)
+        breach = self._watch.add(pair) or (self._traffic.add(pair) if self._traffic else None)
         before = self._decision.confirming
         told = None
         if not breach and pair.control.valid and pair.variant.valid:

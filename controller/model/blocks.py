@@ -24,6 +24,17 @@ class SideMetrics(Frozen):
     psi_io_us: int | None = None
 
 
+class ClassFigures(Frozen):
+    """The requests of one class of live traffic in one block, in microseconds."""
+
+    requests: int
+    p50_us: int
+    p90_us: int
+    p95_us: int
+    p99_us: int
+    mean_us: float
+
+
 class Block(Frozen):
     """One stretch of probing one arm.
 
@@ -32,6 +43,7 @@ class Block(Frozen):
     the ceil(q*n)-th smallest. Rows with a negative `intended_us` (burn-in) do not count.
     `user_p99_us` is the p99 by the user clock. `paired_gain` is told in a duet only, and the same in both blocks of
     a pair: the median over the request pairs of ln(control latency / variant latency), rounded to six decimals.
+    With live traffic a request counts in the block in which it began, to the millisecond.
     """
 
     pair: int = Field(ge=1)
@@ -59,3 +71,4 @@ class Block(Frozen):
     invalid_reason: str = ""
     bodies: dict[str, str] = Field(default={}, description="METHOD path -> sha256 of the decoded body")
     metrics: SideMetrics = SideMetrics()
+    classes: dict[str, ClassFigures] = Field(default={}, description="of live traffic, by the class of its path")

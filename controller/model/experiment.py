@@ -21,6 +21,8 @@ HeaderText = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$", max_length=4000)]
 Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory"]
 # How the arms of a trial are compared: two shadow instances at once, or reloads of the live one.
 Design = Literal["duet", "switchback"]
+# Whose requests are measured: the probe's own, or those of real users, read from nginx's log.
+Source = Literal["probe", "live"]
 
 
 class Frozen(BaseModel):
@@ -41,7 +43,10 @@ class Request(Frozen):
 
 
 class Workload(Frozen):
-    """What the probe asks for: an open loop at a constant rate, the same in both arms."""
+    """What the probe asks for: an open loop at a constant rate, the same in both arms.
+
+    With live traffic the probe asks only for one of each request a block, to compare bodies: the rate means nothing.
+    """
 
     rate: float = Field(gt=0, le=3000, description="requests per second, evenly spaced")
     requests: list[Request] = Field(min_length=1, max_length=50)
@@ -195,9 +200,14 @@ class Guardrails(Frozen):
 class Timing(Frozen):
     """How long and how often to look. What is left out comes from the design: model/trial.py `TrialTiming`."""
 
-    block_seconds: float | None = Field(default=None, ge=0.5, le=600, description="default: duet 1, switchback 2")
+    block_seconds: float | None = Field(
+        default=None, ge=0.5, le=600, description="default: duet 1, switchback 2, live traffic 10"
+    )
     burn_in_seconds: float | None = Field(
-        default=None, ge=0, le=60, description="after each switch, not counted; default: duet 0.1, switchback 0.3"
+        default=None,
+        ge=0,
+        le=60,
+        description="after each switch, not counted; default: duet 0.1, switchback 0.3, live traffic 1",
     )
     minimum_pairs: int = Field(default=5, ge=5, le=500)
     maximum_pairs: int = Field(default=40, ge=5, le=2000)
@@ -283,6 +293,13 @@ class Experiment(Frozen):
     sources: list[Words] = Field(min_length=1, max_length=20)
     design: Design | Literal["auto"] = Field(
         default="auto", description="auto: duet, unless a variant sets something that only the live instance shows"
+    )
+    source: Source = Field(
+        default="probe",
+        description="live: the requests of real users, by nginx's live log (nginx_live_log), in a switchback",
+    )
+    minimum_requests: int = Field(
+        default=50, ge=1, le=1_000_000, description="of live traffic: fewer in a block are no evidence"
     )
     requires: dict[ParameterName, ParameterValue] = Field(
         default={}, description="parameters set in both arms, so that the question can be asked (an upstream, TLS)"

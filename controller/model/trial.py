@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from controller.model.blocks import Block
-from controller.model.experiment import Design, Experiment, Frozen, Metric, Timing, Variant
+from controller.model.experiment import Design, Experiment, Frozen, Metric, Source, Timing, Variant
 
 VerdictName = Literal["KEEP", "REVERT"]
 ReasonCode = Literal[
@@ -27,6 +27,7 @@ ReasonCode = Literal[
     "guardrail-cpu",
     "guardrail-body",
     "guardrail-missing-data",
+    "guardrail-sample-ratio",  # live traffic: one arm got more requests than chance explains
     "measurement-invalid",  # the CSV is damaged, or does not give the verdict that was reached live
     "rejected-by-nginx",  # nginx -t or the reload refused the configuration
     "host-failed",
@@ -76,9 +77,11 @@ class TrialTiming(Frozen):
     confirm_pairs: int
 
     @classmethod
-    def of(cls, timing: Timing, design: Design) -> TrialTiming:
-        """Shadow instances settle sooner than the live one, and need shorter blocks."""
+    def of(cls, timing: Timing, design: Design, source: Source = "probe") -> TrialTiming:
+        """Shadow instances settle sooner than the live one, and need shorter blocks; users come when they like."""
         block, burn_in = {"duet": (1.0, 0.1), "switchback": (2.0, 0.3)}[design]
+        if source == "live":
+            block, burn_in = 10.0, 1.0
         return cls(
             block_seconds=block if timing.block_seconds is None else timing.block_seconds,
             burn_in_seconds=burn_in if timing.burn_in_seconds is None else timing.burn_in_seconds,

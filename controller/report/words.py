@@ -35,6 +35,7 @@ _SENTENCES: dict[str, str] = {
     "guardrail-cpu": "nginx spent far more CPU time on a request than with the control",
     "guardrail-body": "it answered with other content than the control",
     "guardrail-missing-data": "data is missing, and no data never counts as a pass",
+    "guardrail-sample-ratio": "one arm got more of the live requests than chance explains, so they cannot be compared",
     "measurement-invalid": "the evidence is damaged, or does not give the verdict that was reached live",
     "rejected-by-nginx": "nginx refused the configuration",
     "host-failed": "a host failed while it was measured",

@@ -28,10 +28,11 @@ LIVE_ONLY = frozenset({"nginx_worker_cpu_affinity", "nginx_reuseport", "nginx_li
 
 
 def design_of(experiment: Experiment, variant: Variant) -> Design:
-    """The design that the experiment names, else a duet wherever the variant's parameters allow one."""
+    """The design that the experiment names, else a duet wherever traffic and the variant's parameters allow one."""
     if experiment.design != "auto":
         return experiment.design
-    return "switchback" if LIVE_ONLY & variant.parameters.keys() else "duet"
+    live = experiment.source == "live" or LIVE_ONLY & variant.parameters.keys()
+    return "switchback" if live else "duet"
 
 
 def _trial(
@@ -43,7 +44,7 @@ def _trial(
         experiment=experiment,
         variant=variant,
         design=design,
-        timing=TrialTiming.of(experiment.timing, design),
+        timing=TrialTiming.of(experiment.timing, design, experiment.source),
         hosts=hosts,
         seed=seed,
         alpha=fleet.settings.trials.alpha,
@@ -103,7 +104,7 @@ def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:
     """(shortest, longest) wall time of a trial in seconds: the fewest pairs that can decide, and the pair limit."""
     timing = plan.timing
     fewest = Rule.of(plan).fewest_pairs + timing.confirm_pairs
-    one = pair_seconds(plan.design, timing)
+    one = pair_seconds(plan)
     hosts = len(plan.hosts)
     return (
         math.ceil(fewest / hosts) * one + TRIAL_OVERHEAD_SECONDS,

@@ -17,21 +17,30 @@ from controller.judge.verdict import Judge
 from controller.model.blocks import Block
 from controller.model.errors import HostFailed, RatchetError
 from controller.model.events import Notice, PairJudged
-from controller.model.experiment import Design
+from controller.model.experiment import Experiment
 from controller.model.fleet import Host
-from controller.model.trial import Judgement, Pair, TrialPlan, TrialTiming
+from controller.model.trial import Judgement, Pair, TrialPlan
 from controller.workflow.context import RunContext
 
 AGENT_COMMAND = "/usr/local/bin/ratchet-agent run"
 # Measured on lab hosts: a switch takes 0.1 to 0.2 s, a slow one under load up to 0.5 s.
 SWITCH_SECONDS = 0.3
+# As the agent has it.
+LOG_FLUSH_SECONDS = 1.5
 # What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
 SLACK_SECONDS = 25.0
 
 
-def pair_seconds(design: Design, timing: TrialTiming) -> float:
+def pair_seconds(plan: TrialPlan) -> float:
     """Expected wall time of one pair: a duet's two blocks run at once."""
-    return (1 if design == "duet" else 2) * (timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS)
+    timing = plan.timing
+    one = timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS + log_seconds(plan.experiment)
+    return (1 if plan.design == "duet" else 2) * one
+
+
+def log_seconds(experiment: Experiment) -> float:
+    """How long the agent waits after a block of live traffic until its slowest request must be in nginx's log."""
+    return experiment.workload.timeout_ms / 1000 + LOG_FLUSH_SECONDS if experiment.source == "live" else 0.0
 
 
 @dataclass
@@ -120,6 +129,8 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
         "pairs": [list(pair) for pair in draw_pairs(plan.seed, plan.number, host, count)],
         "seed": plan.seed,
         "body_sample": 1,
+        "source": plan.experiment.source,
+        "minimum_requests": plan.experiment.minimum_requests,
     }
 
 
@@ -143,7 +154,7 @@ class Probing:
         """
         lease = self._context.fleet.settings.trials.lease_seconds
         timing = self._plan.timing
-        patience = timing.block_seconds + timing.burn_in_seconds + SLACK_SECONDS
+        patience = timing.block_seconds + timing.burn_in_seconds + log_seconds(self._plan.experiment) + SLACK_SECONDS
         events: queue.Queue[tuple[str, Any]] = queue.Queue()
         hosts = [host for host in self._context.fleet.hosts if host.name in self._plan.hosts]
         agents = [
@@ -255,6 +266,6 @@ class Probing:
                 number=block.pair,
                 judgement=judgement,
                 seconds=time.monotonic() - self._started,
-                seconds_left_at_most=max(0.0, rounds_left * pair_seconds(self._plan.design, timing)),
+                seconds_left_at_most=max(0.0, rounds_left * pair_seconds(self._plan)),
             )
         )

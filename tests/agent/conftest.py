@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -28,11 +29,17 @@ from controller.judge.schedule import draw_pairs
 AGENT = Path(__file__).resolve().parents[2] / "roles/probe/files/ratchet-agent"
 SESSION = Path(__file__).resolve().with_name("session_double.py")
 
+ROLE = Path(__file__).resolve().parents[2] / "roles/nginx/templates/nginx.conf.j2"
+LIVE_FORMAT = re.search(r"log_format ratchet_live .*;", ROLE.read_text())
+assert LIVE_FORMAT
+
 FRAME = """
 daemon off; user root; worker_processes 1; worker_shutdown_timeout 2s;
 pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
+  map $request_uri $ratchet_class {{ default other; "~^/api/" api; }}
+  {live_format}
   access_log off; keepalive_requests 100000; server_names_hash_bucket_size 128;
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
@@ -118,8 +125,9 @@ class Nginx:
         folder.mkdir()
         port, tls, status = self.ports[name]
         frame = FRAME.format(
-            folder=folder, site=self.folder / "site", certificate=self.certificate, port=port, tls=tls, status=status
-        )
+            folder=folder, site=self.folder / "site", certificate=self.certificate, port=port, tls=tls, status=status,
+            live_format=LIVE_FORMAT[0],
+        )  # fmt: skip
         (folder / "frame.conf").write_text(frame)
         (folder / "nginx.conf").write_text(frame.replace("@HTTP@", ""))
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -139,6 +147,10 @@ class Nginx:
 
     def reload(self) -> None:
         self._masters["live"].send_signal(signal.SIGHUP)
+
+    def reopen(self) -> None:
+        """As logrotate has nginx do it."""
+        self._masters["live"].send_signal(signal.SIGUSR1)
 
     def log(self) -> list[str]:
         path = self.folder / "session.log"
@@ -188,7 +200,8 @@ class Agent:
         self.root = root
         session = f"{sys.executable} {SESSION} {session_folder} --lease {{lease}} --design {{design}}"
         self.process = subprocess.Popen(
-            [sys.executable, str(AGENT), "--root", str(root), "--session", session, "run"],
+            [sys.executable, str(AGENT), "--root", str(root), "--session", session,
+             "--live-log", str(session_folder / "live.log"), "run"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdin and self.process.stdout

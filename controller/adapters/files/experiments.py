@@ -75,6 +75,12 @@ def read_experiment(path: Path) -> Experiment:
             where=document.where(("ranges",) if experiment.ranges else ()),
             next_step="`variants` for first-winner and race, `ranges` for --strategy bayes",
         )
+    if experiment.source == "live" and experiment.design == "duet":
+        raise BadInput(
+            "no user meets a shadow instance: live traffic cannot be measured in a duet",
+            where=document.where(("design",)),
+            next_step="leave `design` out",
+        )
     _check_variants(document, experiment)
     _check_ranges(document, experiment)
     _check_timing(document, experiment)

@@ -96,6 +96,81 @@ def build(
     }
 
 
+def build_live(
+    *,
+    pairs: int = 2,
+    planned: int = 4,
+    half: bool = False,
+    empty: frozenset[int] = frozenset(),
+    random_seed: int = 1,
+    minimum_requests: int = 20,
+) -> tuple[str, dict[str, Any]]:
+    """(csv text, sidecar) of live traffic: 10 s a block, some 5 requests a second. `empty`: blocks without any."""
+    _, sidecar = build(planned=planned)
+    draw = random.Random(random_seed)
+    orders = sidecar["schedule"]["pairs"]
+    timeout = sidecar["workload"]["timeout_ms"] * 1000
+    lines, blocks = [HEADER + ",class"], []
+    for number in range(1, 2 * pairs + 1 - half):
+        arm = orders[(number - 1) // 2][(number - 1) % 2]
+        moments = [] if number in empty else sorted(draw.randrange(-1000, 10_000) for _ in range(55))
+        rows = []
+        for seq, moment in enumerate(moments):
+            took = draw.choice([1, 4, 12, 30]) * 1000
+            status, error = draw.choices(
+                [(200, ""), (404, ""), (502, "status"), (200, "timeout"), (0, "eof")], [80, 5, 2, 2, 1]
+            )[0]
+            label = "api" if seq % 3 else "other"
+            rows.append((moment * 1000, timeout if error else took, status, draw.randint(100, 900), error, label))
+        for seq, (begun, took, status, size, error, label) in enumerate(rows):
+            pair = (number + 1) // 2
+            lines.append(f"{pair},{number},{arm[0]},{seq},{begun},0,{took},,{status},{size},0,1,{error},{label}")
+        blocks.append(_live_summary(number, arm, [row for row in rows if row[0] >= 0], minimum_requests))
+    text = "\n".join(lines) + "\n"
+    schedule = {"seed": 7, "pairs": orders, "block_seconds": 10.0, "burn_in_seconds": 1.0}
+    return text, sidecar | {
+        "source": "live",
+        "schedule": schedule | {"minimum_requests": minimum_requests},
+        "blocks": blocks,
+        "csv": sealed(text),
+    }
+
+
+def _live_summary(number: int, arm: str, rows: list[Any], minimum_requests: int) -> dict[str, Any]:
+    def latencies(rows: list[Any]) -> dict[str, Any]:
+        ordered = sorted(row[1] for row in rows)
+        ranks = {f"p{percent}_us": _rank(ordered, percent) if rows else 0 for percent in (50, 90, 95, 99)}
+        mean = round(sum(ordered) / len(ordered), 1) if rows else 0.0
+        return {"requests": len(rows), **ranks, "mean_us": mean}
+
+    enough = len(rows) >= minimum_requests
+    return {
+        "pair": (number + 1) // 2,
+        "block": number,
+        "arm": arm,
+        "configuration": CONFIGURATIONS[arm],
+        "started_at": 1.5,
+        "seconds": 11.0,
+        **latencies(rows),
+        "errors": sum(row[4] != "" for row in rows),
+        "error_classes": _tally(row[4] for row in rows if row[4]),
+        "statuses": _tally(str(row[2]) for row in rows if row[2]),
+        "user_p99_us": latencies(rows)["p99_us"],
+        "lag_p99_us": 0,
+        "achieved_rate": round(len(rows) / 10, 2),
+        "bytes": sum(row[3] for row in rows),
+        "paired_gain": None,
+        "switch_seconds": 0.1,
+        "valid": enough,
+        "invalid_reason": "" if enough else f"{len(rows)} requests in 10 s of live traffic",
+        "bodies": {"GET /": "5a" * 32},
+        "metrics": {"cpu_us_per_request": 80.0, "rss_bytes": 10_000_000, "open_files": 20},
+        "classes": {
+            label: latencies([row for row in rows if row[5] == label]) for label in sorted({row[5] for row in rows})
+        },
+    }
+
+
 def sealed(text: str) -> dict[str, Any]:
     """The sidecar's `csv`, as it would be for this text: for damage that the hash would hide."""
     raw = text.encode()

@@ -22,6 +22,7 @@ def plan(
     variants: int = 1,
     hosts: tuple[str, ...] = ("h1",),
     guardrails: dict[str, Any] | None = None,
+    source: str = "probe",
     **timing: int,
 ) -> TrialPlan:
     experiment = Experiment.model_validate(
@@ -36,6 +37,7 @@ def plan(
             "objective": objective or {"metric": metric, "minimum_effect": minimum_effect},
             "guardrails": guardrails or {},
             "timing": timing,
+            "source": source,
         }
     )
     assert design in ("duet", "switchback")

@@ -1,0 +1,43 @@
+"""A block's figures from the rows that count (docs/csv.md)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from controller.judge.rows import Row
+from controller.model.blocks import Block
+
+
+def figures(rows: Sequence[Row]) -> dict[str, object]:
+    """What any block's summary says of its rows; all 0 when there are none."""
+    return {
+        **latency_figures([row.objective_us for row in rows]),
+        "errors": sum(row.error != "" for row in rows),
+        "error_classes": dict(Counter(row.error for row in rows if row.error)),
+        "statuses": {str(status): count for status, count in Counter(row.status for row in rows if row.status).items()},
+        "user_p99_us": nearest_rank(sorted(row.latency_us for row in rows), 99),
+        "lag_p99_us": nearest_rank(sorted(row.lag_us for row in rows), 99),
+        "bytes": sum(row.size for row in rows),
+    }
+
+
+def latency_figures(objectives: Sequence[int]) -> dict[str, float | int]:
+    """How many requests, and how long they took, in microseconds."""
+    ordered = sorted(objectives)
+    quantiles = {f"p{percent}_us": nearest_rank(ordered, percent) for percent in (50, 90, 95, 99)}
+    mean = round(sum(ordered) / len(ordered), 1) if ordered else 0.0
+    return {"requests": len(ordered), **quantiles, "mean_us": mean}
+
+
+def nearest_rank(ordered: Sequence[int], percent: int) -> int:
+    """The ceil(percent/100 * n)-th smallest; 0 of none."""
+    return ordered[(len(ordered) * percent + 99) // 100 - 1] if ordered else 0
+
+
+def compare(block: Block, computed: Mapping[str, object], place: str) -> None:
+    """Raises ValueError for the first figure that is not what the sidecar's block says."""
+    for name, value in computed.items():
+        said = getattr(block, name)
+        if said != value:
+            raise ValueError(f"{place}, {name}: the sidecar says {said}, the rows give {value}")
