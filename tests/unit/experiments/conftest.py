@@ -22,6 +22,7 @@ MOVED = (
     "/etc/nginx/sites-enabled",
     "/etc/nginx/conf.d",
     "/var/log/nginx",
+    "/var/log/ratchet",
     "/var/cache/nginx",
 )
 Render = Callable[[dict[str, Any]], str]
