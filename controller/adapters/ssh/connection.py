@@ -33,11 +33,18 @@ LARGEST_DOWNLOAD_BYTES = 1 << 30
 # paramiko logs each failure with a traceback; they are told by the errors raised here.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
-# What paramiko would still speak, for the sake of old servers. Debian 12's sshd speaks better.
+# What paramiko would still speak, for the sake of old servers: Debian 12's sshd speaks better. What is left encrypts
+# before it authenticates, and agrees on keys over curve25519, ML-KEM or a large group.
 DISABLED_ALGORITHMS = {
-    "kex": ["diffie-hellman-group14-sha256"],
+    "kex": [
+        "diffie-hellman-group14-sha256",
+        "diffie-hellman-group-exchange-sha256",
+        "ecdh-sha2-nistp256",
+        "ecdh-sha2-nistp384",
+        "ecdh-sha2-nistp521",
+    ],
     "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
-    "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
+    "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96", "hmac-sha2-256", "hmac-sha2-512"],
 }
 
 

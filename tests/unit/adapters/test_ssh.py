@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
+import re
+import shlex
 import socket
 import subprocess
 import threading
@@ -15,8 +18,11 @@ import pytest
 
 from controller.adapters.files.keys import generate_key
 from controller.adapters.ssh import Connection, connect
+from controller.adapters.ssh.connection import DISABLED_ALGORITHMS
 from controller.model.errors import BadInput, HostFailed
 from controller.model.fleet import Host
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class _Shell(paramiko.ServerInterface):
@@ -269,3 +275,28 @@ def test_a_missing_or_damaged_key_or_known_hosts_is_bad_input(
         path.write_text(text)
     with pytest.raises(BadInput, match=complaint), connect(host, user="ratchet"):
         pass
+
+
+def test_nothing_but_modern_algorithms_is_spoken() -> None:
+    spoken = {
+        kind: [name for name in getattr(paramiko.Transport, f"_preferred_{kind}") if name not in disabled]
+        for kind, disabled in DISABLED_ALGORITHMS.items()
+    }
+    assert spoken == {
+        "kex": ["mlkem768x25519-sha256", "curve25519-sha256@libssh.org", "diffie-hellman-group16-sha512"],
+        "ciphers": ["aes128-ctr", "aes192-ctr", "aes256-ctr", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"],
+        "macs": ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"],
+    }
+
+
+def test_ansible_s_ssh_is_as_strict() -> None:
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(ROOT / "ansible.cfg")
+    words = shlex.split(settings["ssh_connection"]["ssh_args"])
+    done = subprocess.run(["ssh", "-F", "none", *words, "-G", "web-1"], capture_output=True, text=True, check=True)
+    options = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+    assert options["forwardagent"] == "no" and options["forwardx11"] == "no"
+    assert options["identitiesonly"] == "yes" and options["passwordauthentication"] == "no"
+    assert options["stricthostkeychecking"] in {"true", "yes"}
+    assert not re.search(r"-cbc|nistp|group14|group-exchange", options["ciphers"] + options["kexalgorithms"])
+    assert all("etm" in mac for mac in options["macs"].split(","))
