@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 
 from controller.lab.daemon import Lab
@@ -122,12 +121,14 @@ def main() -> int:
     if args.list:
         say(*(f"{fault.group:16} {fault.name} [{fault.moment.name}]" for fault in chosen))
         return 0
-    groups = [list(group) for _, group in groupby(chosen, key=lambda fault: fault.group)]
+    groups: dict[str, list[Fault]] = {}
+    for fault in chosen:
+        groups.setdefault(fault.group, []).append(fault)
     with tempfile.TemporaryDirectory(prefix="ratchet-faults-") as temporary:
         root = args.folder or Path(temporary)
         record = root / "outcomes.jsonl"
         with provisioned(root, bays=args.bays, hosts=args.hosts, keep=args.folder is not None) as bays:
-            outcomes = inject_all(bays, groups, args.seed, record)
+            outcomes = inject_all(bays, list(groups.values()), args.seed, record)
         if args.table:
             recorded = [Outcome(**json.loads(line)) for line in record.read_text().splitlines()]
             table.write(CHECKOUT / "docs/safety.md", recorded)

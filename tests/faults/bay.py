@@ -137,6 +137,9 @@ class Bay:
             (folder / part).mkdir(parents=True, exist_ok=True)
         if not self.project.exists():
             new_project(self.project, endpoint, token, hosts=hosts, name=name)
+            # What one variant adds, and somebody else holds by then.
+            with (self.project / "inventory" / name / "group_vars/all/nginx.yml").open("a") as parameters:
+                parameters.write("nginx_ipv6: false\n")
             settings = self.project / "inventory" / name / "group_vars/all/ratchet.yml"
             document = yaml.safe_load(settings.read_text())
             document["ratchet"]["trials"] = {"lease_seconds": lease}

@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterator
 
 from tests.faults.fault import Fault
-from tests.faults.groups import kills, nginx, signals
+from tests.faults.groups import disks, kills, network, nginx, operators, power, processes, signals, variants
 
 
 def faults(rng: random.Random, *, random_kills: int) -> Iterator[Fault]:
     yield from kills.at_boundaries()
     yield from kills.at_random(rng, random_kills)
-    yield from signals.faults()
-    yield from nginx.faults()
+    for group in (signals, power, nginx, variants, network, processes, disks, operators):
+        yield from group.faults()

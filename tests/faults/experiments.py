@@ -9,7 +9,24 @@ QUICK = {"block_seconds": 0.5, "burn_in_seconds": 0.1}
 WIDE = {"p99_ratio": 100, "cpu_ratio": 100, "memory_ratio": 100, "open_files_ratio": 100}
 ENDLESS = {"minimum_pairs": 400, "maximum_pairs": 400}
 
+SOME = {"minimum_pairs": 14, "maximum_pairs": 14}
+
 VERSION_SHOWN = {"version-shown": {"nginx_server_tokens": True}}
+
+# No response of the upstream has a head that fits in 64 bytes: 502, at once.
+TOO_SMALL = {"tiny-head": {"nginx_proxy_buffer_size": "64"}}
+PROXIED = {"rate": 15, "requests": [{"path": "/api/list?size=2000"}]}
+# Memory for so many connections is taken and touched when a worker starts.
+HUNGRY = {"connections": {"nginx_worker_connections": 524288}}
+# Compressed documents come sooner, large files in pieces of 512 bytes.
+CHOPPED = {"chopped": {"nginx_gzip_comp_level": 1, "nginx_sendfile": False, "nginx_output_buffers": "1 512"}}
+MIXED = {
+    "rate": 20,
+    "requests": [
+        {"path": "/data/catalogue.json", "headers": {"Accept-Encoding": "gzip"}, "weight": 9},
+        {"path": "/media/1m.bin", "weight": 1},
+    ],
+}
 
 # name -> (variants, further fields of the experiment)
 EXPERIMENTS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]] = {
@@ -17,6 +34,16 @@ EXPERIMENTS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]] = {
     "long-duet": (VERSION_SHOWN, {"timing": QUICK | ENDLESS, "guardrails": WIDE}),
     # Proven, checked on the live instance and committed: a run with every step.
     "keep": ({"level-1": {"nginx_gzip_comp_level": 1}}, {"timing": QUICK | {"confirm_pairs": 3}, "guardrails": WIDE}),
-    # A run that ends by itself, soon, and changes nothing.
+    # Runs that end by themselves, soon, and change nothing.
     "brief": (VERSION_SHOWN, {"timing": QUICK | {"minimum_pairs": 5, "maximum_pairs": 5}, "guardrails": WIDE}),
+    "short": (VERSION_SHOWN, {"design": "switchback", "timing": QUICK | SOME, "guardrails": WIDE}),
+    "short-duet": (VERSION_SHOWN, {"timing": QUICK | SOME, "guardrails": WIDE}),
+    # The fleet's baseline has no IPv6: this one listens on [::]:80 too.
+    "second-listener": ({"ipv6": {"nginx_ipv6": True}}, {"design": "switchback", "timing": QUICK}),
+    "bad-gateway": (TOO_SMALL, {"design": "switchback", "timing": QUICK, "workload": PROXIED}),
+    "bad-gateway-duet": (TOO_SMALL, {"timing": QUICK, "workload": PROXIED}),
+    "hungry": (HUNGRY, {"design": "switchback", "timing": QUICK}),
+    "hungry-duet": (HUNGRY, {"timing": QUICK}),
+    "worse-tail": (CHOPPED, {"timing": QUICK | {"block_seconds": 1.0}, "workload": MIXED}),
+    "silent": ({"no-log": {"nginx_access_log": False}}, {"timing": QUICK}),
 }

@@ -46,4 +46,5 @@ def sealed() -> Moment:
     return Moment("sealed", reached)
 
 
+START = Moment("start", lambda _run: True)
 MID_TRIAL = pairs(3)

@@ -1,20 +1,74 @@
-"""nginx dies or hangs under a trial."""
+"""nginx dies, hangs or crashes again and again under a trial."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.faults import moments
-from tests.faults.fault import BY_LEASE, Fault, Scene
+from tests.faults.fault import AT_ONCE, BY_LEASE, Fault, Scene
+
+MASTER = "kill -%s $(systemctl show nginx --property=MainPID --value)"
+WORKERS = "kill -%s $(pgrep -P $(systemctl show nginx --property=MainPID --value))"
+CRASHING_SECONDS = 4
 
 
-def kill_nginx(scene: Scene) -> None:
-    scene.host.when_on_variant("systemctl kill --signal=KILL nginx")
+def on_variant(script: str) -> Callable[[Scene], None]:
+    def strike(scene: Scene) -> None:
+        scene.host.when_on_variant(script)
+        scene.restart_clock()
+
+    return strike
+
+
+def now(script: str) -> Callable[[Scene], None]:
+    def strike(scene: Scene) -> None:
+        scene.host.run(script)
+
+    return strike
+
+
+def crash_loop(scene: Scene) -> None:
+    """Kill every new worker for a while."""
+    loop = (
+        f"end=$((SECONDS + {CRASHING_SECONDS})); while [ $SECONDS -lt $end ]; do {WORKERS % 'KILL'}; sleep 0.05; done"
+    )
+    scene.host.when_on_variant(f"({loop}) 2>/dev/null; true")
     scene.restart_clock()
 
 
+def go_on(scene: Scene) -> None:
+    scene.host.run("pkill -CONT nginx", check=False)
+
+
 def faults() -> Iterator[Fault]:
+    failed = frozenset({3})
     yield Fault(
-        name="nginx killed while the variant is live", group="nginx", moment=moments.MID_TRIAL, inject=kill_nginx,
-        exits=frozenset({3}), says=r"host-failed: .*nginx", seconds=BY_LEASE,
+        name="nginx killed while the variant is live", group="nginx-1", moment=moments.MID_TRIAL,
+        inject=on_variant("systemctl kill --signal=KILL nginx"), exits=failed, says=r"host-failed: .*nginx",
+    )  # fmt: skip
+    yield Fault(
+        name="nginx killed beside a duet", group="nginx-1", moment=moments.MID_TRIAL, experiment="long-duet",
+        inject=now("systemctl kill --signal=KILL nginx"), exits=failed, says=r"host-failed: .*nginx",
+    )  # fmt: skip
+    yield Fault(
+        name="a shadow instance killed", group="nginx-1", moment=moments.MID_TRIAL, experiment="long-duet",
+        inject=now("systemctl kill --signal=KILL ratchet-shadow-a"), exits=frozenset({0, 3}),
+        says=r"host-failed: .*shadow|guardrail-errors",
+    )  # fmt: skip
+    yield Fault(
+        name="nginx's workers hang (SIGSTOP) while the variant is live", group="nginx-2", moment=moments.MID_TRIAL,
+        inject=on_variant(WORKERS % "STOP"), exits=frozenset({0, 3}), says="host-failed: |guardrail-",
+        seconds=BY_LEASE + 20, mend=go_on,
+    )  # fmt: skip
+    yield Fault(
+        name="nginx's master hangs (SIGSTOP) while the variant is live", group="nginx-2", moment=moments.MID_TRIAL,
+        inject=on_variant(MASTER % "STOP"), exits=failed, says="host-failed: ", seconds=BY_LEASE + 20, mend=go_on,
+    )  # fmt: skip
+    yield Fault(
+        name=f"nginx's workers crash for {CRASHING_SECONDS} s", group="nginx-2", moment=moments.MID_TRIAL,
+        inject=crash_loop, exits=frozenset({0, 3}), says="host-failed: |guardrail-", seconds=AT_ONCE,
+    )  # fmt: skip
+    yield Fault(
+        name="nginx stopped by hand", group="nginx-1", moment=moments.MID_TRIAL,
+        inject=on_variant("systemctl stop nginx"), exits=failed, says="host-failed: .*nginx",
     )  # fmt: skip

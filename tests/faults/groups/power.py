@@ -1,0 +1,71 @@
+"""The power of a host fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from tests.faults import moments
+from tests.faults.fault import AT_ONCE, Fault, Moment, Scene
+
+OFF_SECONDS = 2.0
+# Booting, nginx included.
+BOOT_SECONDS = 20.0
+
+
+def cut(scene: Scene) -> None:
+    """Off, and on again."""
+    scene.host.power_off()
+    time.sleep(OFF_SECONDS)
+    scene.host.power_on()
+    scene.restart_clock()
+
+
+def on_the_variant(then: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """Strike when the variant has just gone live, the reload under way."""
+
+    def strike(scene: Scene) -> None:
+        scene.host.when_on_variant("true")
+        then(scene)
+
+    return strike
+
+
+def cut_until_the_run_has_ended(scene: Scene) -> None:
+    scene.host.power_off()
+    scene.run.wait(150)
+    scene.host.power_on()
+    scene.restart_clock()
+
+
+def _power(moment: Moment, inject: Callable[[Scene], None], what: str, experiment: str, says: str) -> Fault:
+    return Fault(
+        name=f"power cut {what}", group="power", moment=moment, inject=inject, experiment=experiment,
+        exits=frozenset({3}), says=says, seconds=BOOT_SECONDS,
+    )  # fmt: skip
+
+
+def faults() -> Iterator[Fault]:
+    yield _power(moments.MID_TRIAL, on_the_variant(cut), "at a switch", "long", "host-failed: ")
+    yield _power(moments.MID_TRIAL, cut, "in mid-trial (duet)", "long-duet", "host-failed: ")
+    yield _power(moments.step("committing"), on_the_variant(cut), "in mid-confirm", "keep", "commit-failed: |failed: ")
+    yield Fault(
+        name="power off for longer than the run", group="power-2", moment=moments.MID_TRIAL,
+        inject=on_the_variant(cut_until_the_run_has_ended), exits=frozenset({5}),
+        says="next: controller rollback", seconds=BOOT_SECONDS + AT_ONCE,
+    )  # fmt: skip
+    yield Fault(
+        name="host rebooted in mid-trial", group="power-2", moment=moments.MID_TRIAL,
+        inject=on_the_variant(_reboot), exits=frozenset({3}), says="host-failed: ", seconds=BOOT_SECONDS,
+    )  # fmt: skip
+    yield Fault(
+        name="power cut in the live check", group="power-2", moment=moments.step("checking on the live instance"),
+        inject=on_the_variant(cut), experiment="keep", exits=frozenset({3}), says="host-failed: ",
+        seconds=BOOT_SECONDS,
+    )  # fmt: skip
+
+
+def _reboot(scene: Scene) -> None:
+    scene.host.run("systemctl reboot", check=False)
+    time.sleep(OFF_SECONDS)
+    scene.restart_clock()
