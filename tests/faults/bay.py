@@ -20,7 +20,7 @@ import yaml
 from hcloud import Client
 
 from controller.lab.machine import global_options
-from tests.faults.experiments import EXPERIMENTS
+from tests.faults.experiments import EXPERIMENTS, QUIET
 from tests.faults.live_run import LiveRun
 from tests.integration.optimize.conftest import CHECKOUT, FleetUnderTest, new_project
 
@@ -156,7 +156,7 @@ class Bay:
         self.baselines: dict[str, Baseline] = {}
         self._fleet = FleetUnderTest(self.project, self.environment, name)
         for experiment, (variants, changes) in EXPERIMENTS.items():
-            self._fleet.write_experiment(experiment, variants, **changes)
+            self._fleet.write_experiment(experiment, variants, **({"workload": QUIET} | changes))
 
     def make_ready(self) -> None:
         """Provision the fleet, and remember what it runs. Raises RuntimeError."""
