@@ -163,9 +163,7 @@ class Bay:
         done = self.controller("provision", "--fleet", self.name, timeout=600)
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
-        kept = self.project / "inventory" / self.name / "group_vars/all/zz-kept.yml"
-        if kept.exists():
-            self._commit()
+        self._commit()
         states = self.states()
         if any(state.problems() for state in states.values()):
             raise RuntimeError(f"the fleet is not healthy: {states}")
