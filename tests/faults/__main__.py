@@ -19,9 +19,10 @@ from pathlib import Path
 from controller.lab.daemon import Lab
 from tests.faults import table
 from tests.faults.bay import Bay
-from tests.faults.catalogue import faults
+from tests.faults.catalogue import faults, one_of_each
 from tests.faults.exercise import exercise, finish
 from tests.faults.fault import LEASE, Fault, Outcome
+from tests.faults.switches import switch_back_and_forth
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = "faults"
@@ -99,6 +100,17 @@ def inject_all(bays: list[Bay], groups: list[list[Fault]], seed: int, record: Pa
         return [outcome for outcomes in pool.map(one, enumerate(groups)) for outcome in outcomes]
 
 
+def switch(bay: Bay, record: Path, count: int) -> Outcome:
+    """Switches under load, after a run that has staged something to switch to."""
+    started = time.monotonic()
+    bay.start("optimize", "--fleet", bay.name, "--experiment", "brief").wait(120)
+    outcome, seen = switch_back_and_forth(bay, bay.hosts[0], count)
+    _tell(outcome, seen, time.monotonic() - started)
+    with record.open("a") as file:
+        file.write(json.dumps(asdict(outcome)) + "\n")
+    return outcome
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", action="append", metavar="GROUP", help="groups that begin so; may be repeated")
@@ -117,7 +129,7 @@ def main() -> int:
         if args.only is None or fault.group.startswith(tuple(args.only))
     ]
     if args.quick:
-        chosen = list({fault.name: fault for fault in chosen}.values())
+        chosen = list(one_of_each(chosen).values())
     if args.list:
         say(*(f"{fault.group:16} {fault.name} [{fault.moment.name}]" for fault in chosen))
         return 0
@@ -129,6 +141,8 @@ def main() -> int:
         record = root / "outcomes.jsonl"
         with provisioned(root, bays=args.bays, hosts=args.hosts, keep=args.folder is not None) as bays:
             outcomes = inject_all(bays, list(groups.values()), args.seed, record)
+            if args.only is None or "switches" in args.only:
+                outcomes.append(switch(bays[0], record, 50 if args.quick else 500))
         if args.table:
             recorded = [Outcome(**json.loads(line)) for line in record.read_text().splitlines()]
             table.write(CHECKOUT / "docs/safety.md", recorded)

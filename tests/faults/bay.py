@@ -183,6 +183,9 @@ class Bay:
             found.append(BrokenHost(name, f"ratchet-{self._lab}-{server.id}", self._client))
         return found
 
+    def address(self, host: BrokenHost) -> str:
+        return self._fleet.address(host.name)
+
     def controller(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return self._fleet.controller(*arguments, timeout=timeout)
 

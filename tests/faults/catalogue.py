@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.faults.fault import Fault
 from tests.faults.groups import disks, kills, network, nginx, operators, power, processes, signals, variants
+from tests.faults.moments import MID_TRIAL
 
 
 def faults(rng: random.Random, *, random_kills: int) -> Iterator[Fault]:
@@ -14,3 +15,30 @@ def faults(rng: random.Random, *, random_kills: int) -> Iterator[Fault]:
     yield from kills.at_random(rng, random_kills)
     for group in (signals, power, nginx, variants, network, processes, disks, operators):
         yield from group.faults()
+
+
+SHORT_CUT = (
+    "controller killed (-9) at a step boundary",
+    "SIGTERM once, in every phase",
+    "power cut at a switch",
+    "nginx killed while the variant is live",
+    "root's session killed while the variant is live",
+    "the lease's timer stopped in mid-trial",
+    "a variant that answers fast 502s (live)",
+    "the CSV truncated before it is pulled",
+)
+
+
+def one_of_each(found: Iterable[Fault]) -> dict[str, Fault]:
+    """Name -> one fault of that kind: in mid-trial where there is a choice."""
+    kinds: dict[str, Fault] = {}
+    for fault in found:
+        if fault.name not in kinds or fault.moment is MID_TRIAL:
+            kinds[fault.name] = fault
+    return kinds
+
+
+def short_cut() -> list[Fault]:
+    """What `make test` has time for."""
+    kinds = one_of_each(faults(random.Random(1), random_kills=0))
+    return [kinds[name] for name in SHORT_CUT]

@@ -1,15 +1,12 @@
-"""One lab for the whole test session, with hosts on demand."""
+"""The session's lab, with hosts on demand."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from hcloud import Client
 from hcloud.images.domain import Image
 from hcloud.locations.domain import Location
@@ -140,10 +137,3 @@ class LabFleet:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{host.name} is not up after {BOOT_SECONDS} s: {said}")
             time.sleep(0.3)
-
-
-@pytest.fixture(scope="session")
-def lab_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabFleet]:
-    """One lab for all tests of this process; hosts come on demand: `lab_session.hosts(2)`."""
-    with LabSession(f"tests-{os.getpid()}") as session:
-        yield LabFleet(session, tmp_path_factory.mktemp("lab"))
