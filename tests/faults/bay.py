@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import itertools
 import json
@@ -109,6 +110,14 @@ class BrokenHost:
             '[ "$(readlink live)" = "$(readlink confirmed)" ] || break; sleep 0.01; [ $i -lt 3000 ] || exit 9; done; '
         )
         self.run(wait + script)
+
+    def put(self, source: Path, target: str) -> None:
+        self.put_bytes(source.read_bytes(), target)
+
+    def put_bytes(self, content: bytes, target: str) -> None:
+        """Write a file in place: whoever has it open or mapped sees the new content."""
+        script = f"base64 -d | dd of={target} conv=notrunc 2>/dev/null"
+        self.run(script, stdin=base64.b64encode(content).decode())
 
     def state(self) -> HostState:
         return parse_state(self.run(STATE_SCRIPT, check=False))

@@ -6,14 +6,14 @@ import random
 from collections.abc import Iterable, Iterator
 
 from tests.faults.fault import Fault
-from tests.faults.groups import disks, kills, network, nginx, operators, power, processes, signals, variants
+from tests.faults.groups import clocks, disks, kills, network, nginx, operators, power, processes, signals, variants
 from tests.faults.moments import MID_TRIAL
 
 
 def faults(rng: random.Random, *, random_kills: int) -> Iterator[Fault]:
     yield from kills.at_boundaries()
     yield from kills.at_random(rng, random_kills)
-    for group in (signals, power, nginx, variants, network, processes, disks, operators):
+    for group in (signals, power, nginx, variants, network, processes, disks, operators, clocks):
         yield from group.faults()
 
 
