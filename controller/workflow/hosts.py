@@ -85,6 +85,8 @@ def unfit(status: dict[str, Any]) -> str:
         return f"was edited by hand: {describe_drift(drift)}"
     if status.get("live") != status.get("confirmed"):
         return "does not run its baseline; run controller rollback first"
+    if not status.get("verified", True):
+        return "nginx may still run another configuration than its baseline; run controller rollback first"
     if status["free_mb"] < MINIMUM_FREE_MB:
         return f"only {status['free_mb']} MB are free on /var/lib (needs {MINIMUM_FREE_MB})"
     return ""
@@ -104,6 +106,8 @@ def verify_baseline(fleet: Fleet, expected: dict[str, str]) -> None:
     for name, status in statuses.items():
         if status.get("live") != expected[name] or status.get("confirmed") != expected[name]:
             wrong[name] = f"runs {status.get('live')}, confirmed {status.get('confirmed')}, expected {expected[name]}"
+        elif not status.get("verified", True):
+            wrong[name] = f"nginx is not known to run {expected[name]}, though it is in place"
         elif status.get("drift"):
             wrong[name] = f"was edited by hand: {describe_drift(status['drift'])}"
     if wrong:

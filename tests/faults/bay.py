@@ -28,11 +28,20 @@ from tests.integration.optimize.conftest import CHECKOUT, FleetUnderTest, new_pr
 ASKED = "/data/catalogue.json"
 STATE_SCRIPT = """
 sudo -n /usr/local/sbin/ratchet-host status
+systemctl show ratchet-lease.service --property=SubState --value
 systemctl list-units --all --no-legend --plain 'ratchet-shadow-*' 'ratchet-soak*' | wc -l
 ls -d /var/lib/ratchet/shadow-* 2>/dev/null | wc -l
 curl -s -m 3 -o /dev/null -D - -w '%{http_code} %{size_download}\\n' -H 'Accept-Encoding: gzip' @URL@ \
   | tr -d '\\r' | grep -E '^(Server:|[0-9])'
 """.replace("@URL@", f"http://127.0.0.1{ASKED}")
+
+_SWITCHED = "test $(readlink live) != $(readlink confirmed)"
+
+
+def _wait_until(condition: str) -> str:
+    """Shell that goes on within 10 ms of it."""
+    loop = "i=0; until { %s; } 2>/dev/null; do i=$((i + 1)); [ $i -lt 5000 ] || exit 9; sleep 0.01; done; "
+    return "cd /etc/nginx/ratchet; " + loop % condition
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class HostState:
         found = [f"{key}: {status[key]}" for key in ("lease", "drift") if status.get(key)]
         if not status.get("ok"):
             found.append(f"ratchet-host: {status.get('error', 'no answer')}")
+        if not status.get("verified"):
+            found.append("nginx is not known to run what is live")
         if status.get("live") != status.get("confirmed"):
             found.append(f"runs {status.get('live')}, confirmed is {status.get('confirmed')}")
         if self.shadows:
@@ -75,8 +86,9 @@ def parse_state(text: str) -> HostState:
     lines = text.strip().splitlines()
     try:
         status = json.loads(lines[0])
-        answer = " ".join(lines[3:])
-        return HostState(status, int(lines[1]) + int(lines[2]), answer)
+        if lines[1] not in {"dead", "failed"}:
+            status["lease"] = f"the restore is {lines[1]}"
+        return HostState(status, int(lines[2]) + int(lines[3]), " ".join(lines[4:]))
     except (IndexError, ValueError):
         return HostState({"error": f"no answer: {text[-200:]!r}"}, 0, "")
 
@@ -103,13 +115,13 @@ class BrokenHost:
             raise RuntimeError(f"{self.name}: {script[:80]}: {done.returncode} {done.stderr[-300:]}")
         return done.stdout
 
+    def at_a_switch(self, script: str) -> None:
+        """Run a script within milliseconds of the renaming of `live` to the variant: the reload is under way."""
+        self.run(_wait_until(_SWITCHED) + script)
+
     def when_on_variant(self, script: str) -> None:
-        """Run a script within milliseconds of the moment at which the variant goes live. Raises RuntimeError."""
-        wait = "cd /etc/nginx/ratchet; for i in $(seq 3000); do "
-        wait += (
-            '[ "$(readlink live)" = "$(readlink confirmed)" ] || break; sleep 0.01; [ $i -lt 3000 ] || exit 9; done; '
-        )
-        self.run(wait + script)
+        """Run a script when nginx is known to run the variant. Raises RuntimeError when that takes a minute."""
+        self.run(_wait_until(f"{_SWITCHED} && grep -q $(readlink live) /run/ratchet/running.json") + script)
 
     def put(self, source: Path, target: str) -> None:
         self.put_bytes(source.read_bytes(), target)

@@ -12,7 +12,7 @@ ENDLESS = {"minimum_pairs": 400, "maximum_pairs": 400}
 SOME = {"minimum_pairs": 14, "maximum_pairs": 14}
 
 # Seldom, so that a busy machine's probe is not late.
-QUIET = {"rate": 6, "requests": [{"path": "/data/catalogue.json", "headers": {"Accept-Encoding": "gzip"}}]}
+QUIET = {"rate": 4, "requests": [{"path": "/data/catalogue.json", "headers": {"Accept-Encoding": "gzip"}}]}
 
 VERSION_SHOWN = {"version-shown": {"nginx_server_tokens": True}}
 
@@ -21,8 +21,8 @@ TOO_SMALL = {"tiny-head": {"nginx_proxy_buffer_size": "64"}}
 PROXIED = {"rate": 6, "requests": [{"path": "/api/list?size=2000"}]}
 # Memory for so many connections is taken and touched when a worker starts.
 HUNGRY = {"connections": {"nginx_worker_connections": 524288}}
-# Compressed documents come sooner, large files in pieces of 512 bytes.
-CHOPPED = {"chopped": {"nginx_gzip_comp_level": 1, "nginx_sendfile": False, "nginx_output_buffers": "1 512"}}
+# Compressed documents come sooner, large files in pieces of 8 bytes.
+CHOPPED = {"chopped": {"nginx_gzip_comp_level": 1, "nginx_sendfile": False, "nginx_output_buffers": "1 8"}}
 MIXED = {
     "rate": 10,
     "requests": [

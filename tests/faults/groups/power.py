@@ -21,11 +21,11 @@ def cut(scene: Scene) -> None:
     scene.restart_clock()
 
 
-def on_the_variant(then: Callable[[Scene], None]) -> Callable[[Scene], None]:
-    """Strike when the variant has just gone live, the reload under way."""
+def at_a_switch(then: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """Strike when the variant is going live, the reload under way."""
 
     def strike(scene: Scene) -> None:
-        scene.host.when_on_variant("true")
+        scene.host.at_a_switch("true")
         then(scene)
 
     return strike
@@ -46,21 +46,21 @@ def _power(moment: Moment, inject: Callable[[Scene], None], what: str, experimen
 
 
 def faults() -> Iterator[Fault]:
-    yield _power(moments.MID_TRIAL, on_the_variant(cut), "at a switch", "long", "host-failed: ")
+    yield _power(moments.MID_TRIAL, at_a_switch(cut), "at a switch", "long", "host-failed: ")
     yield _power(moments.MID_TRIAL, cut, "in mid-trial (duet)", "long-duet", "host-failed: ")
-    yield _power(moments.step("committing"), on_the_variant(cut), "in mid-confirm", "keep", "commit-failed: |failed: ")
+    yield _power(moments.step("committing"), at_a_switch(cut), "in mid-confirm", "keep", "commit-failed: |failed: ")
     yield Fault(
         name="power off for longer than the run", group="power-2", moment=moments.MID_TRIAL,
-        inject=on_the_variant(cut_until_the_run_has_ended), exits=frozenset({5}),
+        inject=at_a_switch(cut_until_the_run_has_ended), exits=frozenset({5}),
         says="next: controller rollback", seconds=BOOT_SECONDS + AT_ONCE,
     )  # fmt: skip
     yield Fault(
         name="host rebooted in mid-trial", group="power-2", moment=moments.MID_TRIAL,
-        inject=on_the_variant(_reboot), exits=frozenset({3}), says="host-failed: ", seconds=BOOT_SECONDS,
+        inject=at_a_switch(_reboot), exits=frozenset({3}), says="host-failed: ", seconds=BOOT_SECONDS,
     )  # fmt: skip
     yield Fault(
         name="power cut in the live check", group="power-2", moment=moments.step("checking on the live instance"),
-        inject=on_the_variant(cut), experiment="keep", exits=frozenset({3}), says="host-failed: ",
+        inject=at_a_switch(cut), experiment="keep", exits=frozenset({3}), says="host-failed: ",
         seconds=BOOT_SECONDS,
     )  # fmt: skip
 

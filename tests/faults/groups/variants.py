@@ -34,7 +34,7 @@ def faults() -> Iterator[Fault]:
     for experiment, what in (("bad-gateway", "live"), ("bad-gateway-duet", "duet")):
         yield Fault(
             name=f"a variant that answers fast 502s ({what})", group="variants-1", moment=moments.pairs(1),
-            inject=nothing, experiment=experiment, exits=frozenset({0}), says="REVERT guardrail-errors: ",
+            inject=nothing, experiment=experiment, exits=frozenset({0}), says="REVERT guardrail-(errors|body): ",
         )  # fmt: skip
     for experiment, what in (("hungry", "live"), ("hungry-duet", "duet")):
         yield Fault(

@@ -11,6 +11,7 @@ from controller.workflow.hosts import unfit
 FIT: dict[str, Any] = {
     "ok": True,
     "live": "a" * 16,
+    "verified": True,
     "confirmed": "a" * 16,
     "drift": None,
     "lease": None,
@@ -33,6 +34,7 @@ def test_a_healthy_host_on_its_baseline_is_fit() -> None:
         ({"lease": {"seconds_left": 30}}, "holds the host's lease"),
         ({"drift": {"nginx.conf": "+worker_connections 10;"}}, "edited by hand: nginx.conf: +worker_connections 10;"),
         ({"live": "b" * 16}, "does not run its baseline"),
+        ({"verified": False}, "may still run another configuration"),
         ({"free_mb": 12}, "only 12 MB are free"),
     ],
 )
