@@ -137,6 +137,16 @@ def test_a_shadow_that_dies_is_an_error_and_the_session_can_go_on(host: Host) ->
     assert session.ask("assign", a=VARIANT_ID, b=BASELINE_ID)["ok"]
 
 
+def test_a_duet_does_not_go_on_beside_a_dead_live_instance(host: Host) -> None:
+    session = host.session(design="duet")
+    assert session.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]
+    host.run("systemctl kill --signal=KILL nginx")
+    host.until(lambda: not host.status()["nginx"]["running"], 5)
+    assert "not running" in session.ask("metrics")["error"]
+    assert session.ask("end")["verified"] and host.level() == "level 9\n"
+    assert_gone(host)
+
+
 def test_each_design_has_its_own_commands(host: Host) -> None:
     assert "not in the design duet" in host.session(design="duet").switch(VARIANT_ID)["error"]
     host.close_sessions()

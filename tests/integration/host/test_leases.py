@@ -25,7 +25,7 @@ def assert_restored(host: Host) -> None:
     assert host.level() == "level 9\n"
     status = host.status()
     assert status["live"] == status["confirmed"] == BASELINE_ID
-    assert status["lease"] is None and status["drift"] is None
+    assert status["lease"] is None and status["drift"] is None and status["verified"]
 
 
 def test_a_session_switches_measures_and_ends_on_the_baseline(host: Host) -> None:
@@ -202,6 +202,16 @@ def test_a_restore_that_fails_is_tried_until_it_succeeds(host: Host) -> None:
     host.run("rm /etc/nginx/sites-enabled/broken")
     host.until(lambda: host.level() == "level 9\n", 14)
     assert session.process.wait(5) not in {0, signal.SIGKILL}
+
+
+def test_a_stopped_nginx_does_not_stay_on_a_variant(host: Host) -> None:
+    session = on_variant(host, lease=LEASE)
+    host.run(f"kill -s STOP $(cat /run/nginx.pid); kill -9 {host.status()['lease']['session']}")
+    assert host.level() == "level 4\n" and host.status()["verified"]
+    host.until(lambda: host.level() == "level 9\n", LEASE + 8)
+    host.until(lambda: host.status()["lease"] is None, 3)
+    assert_restored(host)
+    assert session.read() == {}
 
 
 def test_a_bad_line_is_answered_and_the_session_goes_on(host: Host) -> None:
