@@ -45,7 +45,7 @@ def at_random(rng: random.Random, count: int) -> Iterator[Fault]:
     """Runs of every step, killed at instants drawn by the seed, resumed and killed again."""
     for number in range(count):
         yield Fault(
-            name="controller killed (-9) at a random instant", group=f"kill-at-random-{number // 10 + 1}",
+            name="controller killed (-9) at a random instant", group=f"kill-at-random-{number // 6 + 1}",
             moment=moments.seconds(rng.uniform(0.5, RUN_SECONDS)), inject=kill,
             exits=frozenset({KILLED}), says="was broken off|nothing is unfinished",
             seconds=AT_ONCE, experiment="keep", goes_on=True,
