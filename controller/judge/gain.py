@@ -17,6 +17,7 @@ from controller.model.trial import Pair
 SMALLEST = 1.0
 # What nginx's own log can tell of a request: a figure below one of its milliseconds says nothing.
 SMALLEST_LOGGED_US = 1000.0
+MORE_IS_BETTER: frozenset[Metric] = frozenset({"throughput"})
 
 
 def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
@@ -33,7 +34,7 @@ def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
     control, variant = _figure(pair.control, metric), _figure(pair.variant, metric)
     if control is None or variant is None:
         return None
-    return log_ratio(control, variant)
+    return log_ratio(variant, control) if metric in MORE_IS_BETTER else log_ratio(control, variant)
 
 
 def gains(pair: Pair, metrics: Iterable[Metric], design: Design) -> dict[Metric, float]:
@@ -83,6 +84,7 @@ def _figure(block: Block, metric: Metric) -> float | None:
         "cpu_per_request": block.metrics.cpu_us_per_request,
         # An nginx that takes no memory at all is one that is gone.
         "memory": block.metrics.rss_bytes or None,
+        "throughput": block.achieved_rate,
     }
     figure = figures[metric]
     return figure if figure is not None and math.isfinite(figure) and figure >= 0 else None

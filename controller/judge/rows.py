@@ -101,6 +101,12 @@ def read_rows(csv_text: str, timeout_us: int, *, live: bool = False) -> Iterator
         )  # fmt: skip
 
 
+def check_status(row: Row, expected: int) -> None:
+    """Raises ValueError when status and error do not say the same of the answer."""
+    if row.error in {"", "status"} and (row.status == expected) != (row.error == ""):
+        raise wrong(row.line, "status", f"{row.status} with error {row.error!r}, where {expected} was asked for")
+
+
 def _malformed(number: int, text: str, columns: tuple[str, ...]) -> ValueError:
     fields = text.split(",")
     if len(fields) != len(columns):

@@ -16,6 +16,8 @@ _Model = TypeVar("_Model", bound=Frozen)
 _MOST_PAIRS = 100_000
 # The agent refuses a slower one.
 _SLOWEST_RATE = 0.01
+# One arm's turn in a saturated duet.
+_TURN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Sidecar:
         counted, burn_in, interval_ns, lag_limit_us: of the probe's schedule; live traffic has none, nor a mix.
         expected_statuses: by position in the mix's cycle: the status that the request asks for.
         offsets: by pair: where its first request stands in the cycle.
+        slots: of a saturated block, the burn-in's apart: turns of each arm.
         rows, size, sha256: of the uncompressed CSV.
     """
 
@@ -47,6 +50,8 @@ class Sidecar:
     lag_limit_us: int
     expected_statuses: list[int]
     offsets: list[int]
+    slots: int
+    burn_in_slots: int
     blocks: list[Block]
     rows: int
     size: int
@@ -55,6 +60,13 @@ class Sidecar:
     @property
     def timeout_us(self) -> int:
         return self.workload.timeout_ms * 1000
+
+    @property
+    def saturation(self) -> bool:
+        return self.workload.mode == "saturation"
+
+    def expected_status(self, pair: int, seq: int) -> int:
+        return self.expected_statuses[(self.offsets[pair - 1] + seq) % len(self.expected_statuses)]
 
 
 class _Fields:
@@ -143,7 +155,7 @@ def read_sidecar(document: object) -> Sidecar:
     block_seconds, burn_in_seconds = schedule.number("block_seconds", 3600), schedule.number("burn_in_seconds", 3600)
     probing = _NOTHING_PROBED
     if source == "probe":
-        probing = _read_probing(schedule, workload, len(planned), block_seconds, burn_in_seconds)
+        probing = _read_probing(schedule, workload, len(planned), block_seconds, burn_in_seconds, duet=design == "duet")
     csv = _Fields(fields.value("csv"), "sidecar.csv")
     return Sidecar(
         host=host,
@@ -172,13 +184,15 @@ class _Probing(NamedTuple):
     lag_limit_us: int
     expected_statuses: list[int]
     offsets: list[int]
+    slots: int
+    burn_in_slots: int
 
 
-_NOTHING_PROBED = _Probing(0, 0, 0, 0, [], [])
+_NOTHING_PROBED = _Probing(0, 0, 0, 0, [], [], 0, 0)
 
 
 def _read_probing(
-    schedule: _Fields, workload: Workload, pairs: int, block_seconds: float, burn_in_seconds: float
+    schedule: _Fields, workload: Workload, pairs: int, block_seconds: float, burn_in_seconds: float, *, duet: bool
 ) -> _Probing:
     """When the probe was to ask for what."""
     interval_ns = schedule.integer("interval_ns", 1, 10**12)
@@ -198,6 +212,8 @@ def _read_probing(
         lag_limit_us=schedule.integer("lag_limit_us", 0, 10**9),
         expected_statuses=[workload.requests[request].expect_status for request in cycle],
         offsets=offsets,
+        slots=max(1, round(block_seconds / (2 * _TURN_SECONDS))) if duet else 1,
+        burn_in_slots=1 if burn_in_seconds else 0,
     )
 
 

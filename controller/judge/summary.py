@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from controller.judge.figures import compare, figures, nearest_rank
 from controller.judge.live_rows import recompute_live
-from controller.judge.rows import Row, read_rows, wrong
+from controller.judge.rows import Row, check_status, read_rows, wrong
+from controller.judge.saturation import PROBE_BUSY_LIMIT, answered_rates, saturated_blocks
 from controller.judge.schedule import draw_slots
 from controller.judge.sidecar import Sidecar, read_sidecar
 from controller.model.blocks import Arm, Block
@@ -41,7 +42,7 @@ def recompute(csv_text: str, sidecar: object) -> list[Block]:
         blocks, rows = recompute_live(csv_text, told)
         _check_whole(csv_text, rows, told)
         return blocks
-    groups = _by_block(csv_text, told)
+    groups = saturated_blocks(csv_text, told) if told.saturation else _by_block(csv_text, told)
     if len(groups) != len(told.blocks):
         raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but the CSV has {len(groups)}")
     blocks = [_check_block(block, group, told) for block, group in zip(told.blocks, groups, strict=True)]
@@ -81,7 +82,7 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
                     break
                 raise wrong(end + 1, "seq", f"the CSV ends within block {2 * pair - 1 + place}: it is truncated")
             _check_place(row, pair=pair, block=2 * pair - 1 + place, arm=order[place], seq=seq, due_us=due_us)
-            _check_status(row, told)
+            check_status(row, told.expected_status(row.pair, row.seq))
             two[place].append(row)
             end = row.line
         groups.extend(group for group in two if group)
@@ -125,12 +126,6 @@ def _check_place(row: Row, *, pair: int, block: int, arm: Arm, seq: int, due_us:
         raise wrong(row.line, "intended_us", f"{row.intended_us} is on the wrong side of the burn-in's end")
 
 
-def _check_status(row: Row, told: Sidecar) -> None:
-    expected = told.expected_statuses[(told.offsets[row.pair - 1] + row.seq) % len(told.expected_statuses)]
-    if row.error in {"", "status"} and (row.status == expected) != (row.error == ""):
-        raise wrong(row.line, "status", f"{row.status} with error {row.error!r}, where {expected} was asked for")
-
-
 # --- a block's figures ------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +142,7 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         **figures(counted),
         "classes": {},
     }
-    if told.design == "switchback":
+    if told.design == "switchback" and not told.saturation:
         computed |= {"achieved_rate": round(_achieved(counted, told.workload.rate), 2), "paired_gain": None}
     compare(block, computed, place)
     return block
@@ -175,6 +170,9 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
     """What the two blocks of a pair have together, and whether each was rightly called valid."""
     counted = [[row for row in rows if row.intended_us >= 0] for rows in groups]
     rate = told.workload.rate
+    if told.saturation:
+        _check_saturated(blocks, groups, counted, told)
+        return
     if told.design == "duet":
         arms = dict(zip((block.arm for block in blocks), counted, strict=True))
         both = list(itertools.chain.from_iterable(counted))
@@ -191,11 +189,30 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
         _check_validity(block, kept, all_rows, rows, told)
 
 
+def _check_saturated(
+    blocks: Sequence[Block], groups: Sequence[Sequence[Row]], counted: Sequence[Sequence[Row]], told: Sidecar
+) -> None:
+    """The rates of blocks that took turns; those of a switchback stand each for itself."""
+    together = told.design == "duet"
+    rates = answered_rates(counted) if together else [answered_rates([rows])[0] for rows in counted]
+    for block, rate, rows in zip(blocks, rates, groups, strict=True):
+        place = f"block {block.block}"
+        compare(block, {"achieved_rate": round(rate, 2), "paired_gain": None}, place)
+        share = block.probe_busy_share
+        if share is None or not 0 <= share < math.inf:
+            raise ValueError(f"{place}, probe_busy_share: a saturation must tell how busy the probe was, not {share}")
+        local = any(row.error == "local" for row in rows if row.intended_us >= 0)
+        _check_called(block, broken=share > PROBE_BUSY_LIMIT or local, all_rows=rows)
+
+
 def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows: Sequence[Row], told: Sidecar) -> None:
     """A block that broke the rules may not count, and one that kept them may not be left out."""
     local = any(row.error == "local" for row in rows)
     late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.lag_limit_us
-    broken = achieved < _RATE_KEPT * told.workload.rate or late or local
+    _check_called(block, broken=achieved < _RATE_KEPT * told.workload.rate or late or local, all_rows=all_rows)
+
+
+def _check_called(block: Block, *, broken: bool, all_rows: Sequence[Row]) -> None:
     if block.valid and broken:
         raise ValueError(
             f"block {block.block}: called valid, but its rows show that the probe did not keep its schedule"

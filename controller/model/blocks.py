@@ -44,6 +44,7 @@ class Block(Frozen):
     `user_p99_us` is the p99 by the user clock. `paired_gain` is told in a duet only, and the same in both blocks of
     a pair: the median over the request pairs of ln(control latency / variant latency), rounded to six decimals.
     With live traffic a request counts in the block in which it began, to the millisecond.
+    In a saturation `achieved_rate` is what nginx answered a second in the arm's turns.
     """
 
     pair: int = Field(ge=1)
@@ -64,6 +65,10 @@ class Block(Frozen):
     user_p99_us: int
     lag_p99_us: int
     achieved_rate: float
+    probe_busy_share: float | None = Field(
+        default=None,
+        description="in a saturation: share of the arm's turns in which the probe did not wait for an answer",
+    )
     bytes: int
     paired_gain: float | None = None
     switch_seconds: float

@@ -18,7 +18,7 @@ _PLAIN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
 Words = Annotated[str, Field(pattern=_PLAIN)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
 HeaderText = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$", max_length=4000)]
-Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory"]
+Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory", "throughput"]
 # How the arms of a trial are compared: two shadow instances at once, or reloads of the live one.
 Design = Literal["duet", "switchback"]
 # Whose requests are measured: the probe's own, or those of real users, read from nginx's log.
@@ -43,9 +43,12 @@ class Request(Frozen):
 
 
 class Workload(Frozen):
-    """What the probe asks for: an open loop at a constant rate, the same in both arms.
+    """What the probe asks for: an open loop at a constant rate, the same in both arms, or as much as nginx can answer.
 
-    With live traffic the probe asks only for one of each request a block, to compare bodies: the rate means nothing.
+    At saturation a fixed number of connections each send their next request as soon as they are answered. The live
+    instance is never saturated unless the experiment's design is switchback: `auto` is a duet then, and the live check
+    asks at `rate`. With live traffic the probe asks only for one of each request a block, to compare bodies: the rate
+    means nothing.
     """
 
     rate: float = Field(gt=0, le=3000, description="requests per second, evenly spaced")
@@ -55,6 +58,8 @@ class Workload(Frozen):
     host: str = Field(default="localhost", pattern=r"^[A-Za-z0-9.-]{1,253}$", description="Host header and TLS name")
     connections: Literal["keepalive", "fresh"] = "keepalive"
     timeout_ms: int = Field(default=2000, ge=10, le=60000)
+    mode: Literal["steady", "saturation"] = "steady"
+    connections_open: int = Field(default=8, ge=1, le=256, description="at saturation: requests under way at any time")
 
     @property
     def effective_port(self) -> int:
@@ -65,7 +70,7 @@ MinimumEffect = Annotated[float, Field(ge=0.0, le=0.9, description="smallest red
 
 
 class Objective(Frozen):
-    """What counts as better: less of this metric."""
+    """What counts as better: less of this metric; more, for throughput: less time a request at saturation."""
 
     metric: Metric = "p50"
     minimum_effect: MinimumEffect = 0.03

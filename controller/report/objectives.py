@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.model.experiment import AnyObjective, GoalsObjective, Metric
+from controller.judge.gain import MORE_IS_BETTER
+from controller.model.experiment import AnyObjective, GoalsObjective, Metric, Objective
 from controller.model.run import ParetoSet
 from controller.model.trial import GoalEffect, Standing
-from controller.report.words import effect_words, percent
+from controller.report.words import effect_words, more_per_second, percent
 
 METRIC_WORDS: dict[Metric, str] = {
     "p50": "p50 latency",
@@ -17,6 +18,7 @@ METRIC_WORDS: dict[Metric, str] = {
     "mean": "mean latency",
     "cpu_per_request": "CPU time per request",
     "memory": "nginx memory",
+    "throughput": "requests a second at saturation",
 }
 
 STANDING_WORDS: dict[Standing, str] = {
@@ -36,21 +38,35 @@ def measure_words(objective: AnyObjective) -> str:
     weights = objective.weights
     if len(weights) == 1:
         return METRIC_WORDS[next(iter(weights))]
-    return "the weighted mean of " + _listed([f"{METRIC_WORDS[metric]} ({weights[metric]:g})" for metric in weights])
+    return "the weighted mean of " + _listed([f"{_weighed(metric)} ({weights[metric]:g})" for metric in weights])
+
+
+def _weighed(metric: Metric) -> str:
+    return "time a request at saturation" if metric == "throughput" else METRIC_WORDS[metric]
 
 
 def objective_words(objective: AnyObjective) -> str:
-    """`less p50 latency, by at least 3.0 %`."""
+    """`less p50 latency, by at least 3.0 %`; a weighted mean takes throughput as the time that a request takes."""
     if isinstance(objective, GoalsObjective):
         goals = [
-            f"{METRIC_WORDS[goal.metric]} (by at least {percent(goal.minimum_effect)}; "
-            f"{percent(goal.margin)} more is not worse)"
+            f"{_wanted(goal.metric)} (by at least {_percent(goal.metric, goal.minimum_effect)}; "
+            f"{percent(goal.margin)} worse still counts as not worse)"
             for goal in objective.goals
         ]
         if objective.combine == "lexicographic":
-            return "less " + ", else, with that not worse, less ".join(goals)
-        return "less of one, and none worse: " + _listed(goals)
+            return ", else, with that not worse, ".join(goals)
+        return "one of these, and none worse: " + _listed(goals)
+    if isinstance(objective, Objective):
+        return f"{_wanted(objective.metric)}, by at least {_percent(objective.metric, objective.minimum_effect)}"
     return f"less {measure_words(objective)}, by at least {percent(objective.minimum_effect)}"
+
+
+def _wanted(metric: Metric) -> str:
+    return f"{'more' if metric in MORE_IS_BETTER else 'less'} {METRIC_WORDS[metric]}"
+
+
+def _percent(metric: Metric, minimum_effect: float) -> str:
+    return percent(more_per_second(minimum_effect) if metric in MORE_IS_BETTER else minimum_effect)
 
 
 def goal_words(goals: Sequence[GoalEffect]) -> list[str]:

@@ -73,12 +73,19 @@ def effect_words(effect: Effect | None, objective: str) -> str:
     """`p50 38.2 % lower (35.1 to 41.0 %)`; the parentheses hold the 95 % interval, in the direction of the estimate."""
     if effect is None:
         return f"{_metric(objective)} not measured"
-    better = effect.estimate >= 0
-    sign = 1 if better else -1
-    ends = sorted((sign * effect.low, sign * effect.high))
+    lower, middle, upper = effect.low, effect.estimate, effect.high
+    if objective == "throughput":
+        lower, middle, upper = (-more_per_second(end) for end in (upper, middle, lower))
+    sign = 1 if middle >= 0 else -1
+    ends = sorted((sign * lower, sign * upper))
     numbers = [f"{end * 100:.1f}" if abs(end) < 1 else f"{end * 100:.0f}" for end in ends]
-    direction = "lower" if better else "higher"
-    return f"{_metric(objective)} {percent(effect.estimate)} {direction} ({numbers[0]} to {numbers[1]} %)"
+    direction = "lower" if sign > 0 else "higher"
+    return f"{_metric(objective)} {percent(middle)} {direction} ({numbers[0]} to {numbers[1]} %)"
+
+
+def more_per_second(reduction: float) -> float:
+    """A reduction of the time a request takes as requests a second: 0.2 is a quarter more."""
+    return reduction / max(1e-6, 1 - reduction)
 
 
 def live_words(result: TrialResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.judge.live import LiveJudge, judge_live
 from controller.model.errors import RatchetError
 from controller.model.events import StepStarted
-from controller.model.experiment import GoalsObjective, Objective
+from controller.model.experiment import AnyObjective, GoalsObjective, Metric, Objective, WeightedObjective
 from controller.model.trial import LiveCheck, TrialPlan, TrialTiming
 from controller.workflow import evidence
 from controller.workflow.context import RunContext
@@ -21,14 +21,35 @@ LIVE_TIMING = TrialTiming(
 
 def live_plan(trial: TrialPlan) -> TrialPlan:
     """The live check of a trial, as a trial: the same arms in a switchback, with an order of its own."""
-    objective = trial.experiment.objective
-    if isinstance(objective, GoalsObjective):
-        # Six noisy pairs cannot tell several goals; the first one matters most, and the guardrails hold.
-        objective = Objective(metric=objective.goals[0].metric)
-    experiment = trial.experiment.model_copy(update={"objective": objective})
+    experiment = trial.experiment.model_copy(
+        update={
+            "objective": live_objective(trial.experiment.objective),
+            "workload": trial.experiment.workload.model_copy(update={"mode": "steady"}),
+        }
+    )
     return trial.model_copy(
         update={"design": "switchback", "timing": LIVE_TIMING, "seed": trial.seed + 1, "experiment": experiment}
     )
+
+
+def live_objective(objective: AnyObjective) -> AnyObjective:
+    """What the live instance is asked: of several goals the first, and latency at the workload's rate for throughput.
+
+    Six noisy pairs cannot tell several goals apart; the first one matters most, and the guardrails hold. Saturating
+    the live instance would harm whom the check is to protect.
+    """
+    match objective:
+        case GoalsObjective():
+            return Objective(metric=_at_rate(objective.goals[0].metric))
+        case WeightedObjective():
+            goals = [goal.model_copy(update={"metric": _at_rate(goal.metric)}) for goal in objective.goals]
+            return objective.model_copy(update={"goals": goals})
+        case Objective():
+            return objective.model_copy(update={"metric": _at_rate(objective.metric)})
+
+
+def _at_rate(metric: Metric) -> Metric:
+    return "p50" if metric == "throughput" else metric
 
 
 def live_run_id(run_id: str) -> str:

@@ -28,9 +28,14 @@ LIVE_ONLY = frozenset({"nginx_worker_cpu_affinity", "nginx_reuseport", "nginx_li
 
 
 def design_of(experiment: Experiment, variant: Variant) -> Design:
-    """The design that the experiment names, else a duet wherever traffic and the variant's parameters allow one."""
+    """The design that the experiment names, else a duet wherever traffic and the variant's parameters allow one.
+
+    Only an experiment that says switchback saturates the live instance.
+    """
     if experiment.design != "auto":
         return experiment.design
+    if experiment.workload.mode == "saturation":
+        return "duet"
     live = experiment.source == "live" or LIVE_ONLY & variant.parameters.keys()
     return "switchback" if live else "duet"
 

@@ -12,6 +12,8 @@ from controller.model.experiment import Choice, Experiment, GoalsObjective
 from controller.model.project import Project
 
 META = "meta.json"
+AT_SATURATION = frozenset({"throughput", "memory", "cpu_per_request"})
+ONLY_AT_SATURATION = frozenset({"throughput"})
 # What the probe says itself, about the connection and the body's length.
 OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "upgrade", "expect"}
 
@@ -85,6 +87,7 @@ def read_experiment(path: Path) -> Experiment:
     _check_ranges(document, experiment)
     _check_timing(document, experiment)
     _check_workload(document, experiment)
+    _check_saturation(document, experiment)
     return experiment
 
 
@@ -181,3 +184,20 @@ def _check_workload(document: Document, experiment: Experiment) -> None:
                 where=document.where((*place, "body")),
                 next_step="leave the body out, or make it a POST",
             )
+
+
+def _check_saturation(document: Document, experiment: Experiment) -> None:
+    """At saturation latency only says how many connections are open; at a steady rate throughput is that rate."""
+    metrics = list(experiment.objective.weights)
+    if experiment.workload.mode == "steady":
+        wrong = [metric for metric in metrics if metric in ONLY_AT_SATURATION]
+        step = '`"mode": "saturation"` in `workload`'
+    else:
+        wrong = [metric for metric in metrics if metric not in AT_SATURATION]
+        step = f"at saturation use {', '.join(sorted(AT_SATURATION))}"
+    if wrong:
+        raise BadInput(
+            f"{wrong[0]} cannot be judged with the workload's mode `{experiment.workload.mode}`",
+            where=document.where(("objective",)) if "objective" in document.value else document.where(("workload",)),
+            next_step=step,
+        )

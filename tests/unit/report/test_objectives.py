@@ -32,10 +32,12 @@ def test_an_objective_says_what_it_wants_less_of_and_how_much() -> None:
 def test_goals_that_are_judged_by_themselves_say_in_which_order_and_what_may_be_lost() -> None:
     goals = [Goal(metric="p50"), Goal(metric="memory", minimum_effect=0.1, margin=0.05)]
     assert objective_words(GoalsObjective(combine="lexicographic", goals=goals)) == (
-        "less p50 latency (by at least 3.0 %; 3.0 % more is not worse), else, with that not worse, "
-        "less nginx memory (by at least 10.0 %; 5.0 % more is not worse)"
+        "less p50 latency (by at least 3.0 %; 3.0 % worse still counts as not worse), else, with that not worse, "
+        "less nginx memory (by at least 10.0 %; 5.0 % worse still counts as not worse)"
     )
-    assert objective_words(GoalsObjective(combine="pareto", goals=goals)).startswith("less of one, and none worse: ")
+    assert objective_words(GoalsObjective(combine="pareto", goals=goals)).startswith(
+        "one of these, and none worse: less p50 latency "
+    )
 
 
 def test_a_goal_says_how_it_stands() -> None:
@@ -57,9 +59,18 @@ def test_a_pareto_set_says_what_is_left_to_choose_from(plan: RunPlan, result: Ru
     assert words in report_page(plan, result, {})
 
 
-@pytest.mark.parametrize("metric", ["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory"])
+@pytest.mark.parametrize("metric", ["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory", "throughput"])
 def test_every_metric_has_words_of_its_own(metric: Metric) -> None:
     assert len(objective_words(Objective(metric=metric)).split()) >= 7
+
+
+def test_throughput_is_wanted_and_told_as_more_requests_a_second() -> None:
+    wanted = Objective(metric="throughput", minimum_effect=0.2)
+    assert objective_words(wanted) == "more requests a second at saturation, by at least 25.0 %"
+    gained = GoalEffect(metric="throughput", effect=Effect(estimate=0.2, low=-0.25, high=0.5))
+    assert goal_words([gained]) == ["throughput 25.0 % higher (-20.0 to 100 %)"]
+    lost = GoalEffect(metric="throughput", effect=Effect(estimate=-0.25, low=-1.0, high=0.2))
+    assert goal_words([lost]) == ["throughput 20.0 % lower (-25.0 to 50.0 %)"]
 
 
 def test_a_goal_is_told_by_its_fresh_pairs_where_there_are_any() -> None:
