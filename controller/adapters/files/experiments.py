@@ -188,6 +188,12 @@ def _check_workload(document: Document, experiment: Experiment) -> None:
 
 def _check_saturation(document: Document, experiment: Experiment) -> None:
     """At saturation latency only says how many connections are open; at a steady rate throughput is that rate."""
+    if experiment.source == "live" and experiment.workload.mode == "saturation":
+        raise BadInput(
+            "real users cannot be asked for as much as nginx can answer",
+            where=document.where(("workload", "mode")),
+            next_step='leave `"source": "live"` or `"mode": "saturation"` out',
+        )
     metrics = list(experiment.objective.weights)
     if experiment.workload.mode == "steady":
         wrong = [metric for metric in metrics if metric in ONLY_AT_SATURATION]
