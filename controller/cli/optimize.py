@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="bayes: percent of gain a minute below which it stops (default: 0.05; 0: never)",
     )
+    parser.add_argument(
+        "--adopt", action="store_true", help="make edits by hand that stand on the hosts part of the baseline first"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print plan, diffs and duration; touch nothing")
     parser.add_argument("--seed", type=int, default=None, metavar="N", help="fix the random order (default: drawn)")
     add_output_argument(parser)
@@ -69,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         "seed": seed,
         "started_at": started_at,
         "strategy": args.strategy,
+        "adopt": args.adopt,
         "budget": budget.model_dump(mode="json"),
         "experiments": [experiment.model_dump(mode="json") for experiment in experiments],
     }

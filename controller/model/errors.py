@@ -51,6 +51,10 @@ class HostFailed(RatchetError):
     exit_code = 3
 
 
+class HandEdited(HostFailed):
+    """Somebody edited a host by hand: its baseline is live, the edit is kept, and the run leaves it alone (exit 3)."""
+
+
 class Transient(RatchetError):
     """A failure that may pass by itself; the caller retries with backoff, then turns it into HostFailed (exit 3)."""
 

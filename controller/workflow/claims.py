@@ -22,6 +22,8 @@ PROGRAM = "sudo -n /usr/local/sbin/ratchet-host"
 # Longer than any step that does not renew; the thread renews five times as often.
 CLAIM_SECONDS = 300
 RENEW_SECONDS = 60.0
+# A confirm tests, reloads, and waits for old workers.
+ASK_SECONDS = 90.0
 
 
 class Claims:
@@ -134,9 +136,9 @@ class Claims:
 
 
 def ask(host: Host, *words: str, attempts: int = 3) -> dict[str, Any]:
-    """The answer of one command of `ratchet-host`. Raises HostFailed when it gives none."""
+    """The answer of one command of `ratchet-host`, within ASK_SECONDS. Raises HostFailed when it gives none."""
     with connect(host, user=host.admin_user, attempts=attempts) as ssh:
-        code, out, err = ssh.run(f"{PROGRAM} {shlex.join(words)}", timeout=30)
+        code, out, err = ssh.run(f"{PROGRAM} {shlex.join(words)}", timeout=ASK_SECONDS)
     try:
         answer = json.loads(out)
     except ValueError:

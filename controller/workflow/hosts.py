@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from controller.adapters.ssh import connect
-from controller.model.errors import HostFailed, RatchetError, RestoreUnverified
+from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.fleet import Fleet, Host
 
 STATUS_COMMAND = "sudo -n /usr/local/sbin/ratchet-host status"
@@ -60,6 +60,8 @@ def check_hosts(fleet: Fleet) -> dict[str, str]:
             problems[name] = problem
     if problems:
         steps = {error.next_step for error in failures.values() if error.next_step}
+        if any(status.get("drift") for status in statuses.values()):
+            steps.add(adopt_step(fleet.name))
         raise HostFailed(
             "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items())),
             where=f"fleet {fleet.name}",
@@ -100,19 +102,53 @@ def describe_drift(drift: Any) -> str:
 
 
 def verify_baseline(fleet: Fleet, expected: dict[str, str]) -> None:
-    """Over fresh connections: every host runs its expected baseline. Raises RestoreUnverified naming the others."""
+    """Over fresh connections: every host runs its expected baseline.
+
+    Raises RestoreUnverified naming those that do not, else HandEdited naming those where somebody edited a file.
+    """
     statuses, failures = on_each_host([host for host in fleet.hosts if host.name in expected], read_status)
     wrong = {name: str(error.what) for name, error in failures.items()}
+    edited: dict[str, str] = {}
     for name, status in statuses.items():
         if status.get("live") != expected[name] or status.get("confirmed") != expected[name]:
             wrong[name] = f"runs {status.get('live')}, confirmed {status.get('confirmed')}, expected {expected[name]}"
         elif not status.get("verified", True):
             wrong[name] = f"nginx is not known to run {expected[name]}, though it is in place"
         elif status.get("drift"):
-            wrong[name] = f"was edited by hand: {describe_drift(status['drift'])}"
+            edited[name] = describe_drift(status["drift"])
     if wrong:
         raise RestoreUnverified(
             "the baseline could not be verified: " + "; ".join(f"{name}: {why}" for name, why in sorted(wrong.items())),
             where=", ".join(sorted(wrong)),
             next_step=f"controller rollback --fleet {fleet.name}, or on the host: sudo ratchet-host rollback",
         )
+    if edited:
+        raise hand_edited(fleet.name, edited)
+
+
+def edited_on_baseline(fleet: Fleet, expected: dict[str, str]) -> dict[str, str]:
+    """Host -> what differs, for the hosts that run their baseline, with no trial on them, and were edited by hand."""
+    statuses, _ = on_each_host([host for host in fleet.hosts if host.name in expected], read_status)
+    return {
+        name: describe_drift(status["drift"])
+        for name, status in sorted(statuses.items())
+        if status.get("drift")
+        and not status.get("lease")
+        and status.get("live") == status.get("confirmed") == expected[name]
+    }
+
+
+def hand_edited(fleet: str, edited: dict[str, str]) -> HandEdited:
+    """`edited`: host -> what differs."""
+    return HandEdited(
+        "; ".join(f"{name}: was edited by hand: {what}" for name, what in sorted(edited.items())),
+        where=", ".join(sorted(edited)),
+        next_step=adopt_step(fleet),
+    )
+
+
+def adopt_step(fleet: str) -> str:
+    return (
+        f"undo the edit on the host, or make it the baseline: controller optimize --fleet {fleet} --adopt "
+        "(controller rollback undoes what it can, and keeps copies)"
+    )

@@ -17,12 +17,13 @@ from pydantic import TypeAdapter
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
 from controller.judge.pareto import pareto_sets
-from controller.model.errors import Interrupted, RatchetError, RestoreUnverified
+from controller.model.errors import HandEdited, Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.model.experiment import Experiment
 from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow import engine, sealing
+from controller.workflow.adopting import adopt_edits
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan
@@ -54,7 +55,7 @@ class Optimize(DBOSConfiguredInstance):
         status: RunStatus = "completed"
         message = ""
         try:
-            before = baseline = engine.step("check the hosts", self._check)
+            before = baseline = engine.step("check the hosts", lambda: self._check(adopt=request.get("adopt", False)))
             plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
             for searched in self._search(request, plan, baseline):
                 results += [json_document(result) for result in searched.results]
@@ -99,8 +100,10 @@ class Optimize(DBOSConfiguredInstance):
                 first += len(searched.results)
                 yield searched
 
-    def _check(self) -> dict[str, str]:
+    def _check(self, *, adopt: bool) -> dict[str, str]:
         self._context.observer(StepStarted(text="checking the hosts"))
+        if adopt:
+            adopt_edits(self._context)
         found = check_hosts(self._context.fleet)
         recorded = self._context.store.baselines(self._context.fleet.name)
         for host, configuration in found.items():
@@ -159,6 +162,8 @@ class Optimize(DBOSConfiguredInstance):
 
         try:
             engine.step("restore", restore)
+        except HandEdited as error:
+            return status, f"{message}\n{error}"
         except RatchetError as error:
             return "unverified", f"{message}\n{error}"
         return status, message

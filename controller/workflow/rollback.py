@@ -20,7 +20,7 @@ def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
     baseline = {host: str(status["confirmed"]) for host, status in statuses.items() if status.get("confirmed")}
     context.observer(StepStarted(text="rolling back to the confirmed baseline"))
     if baseline:
-        roll_back(context, baseline)
+        roll_back(context, baseline, undo_edits=True)
         context.account("rollback", sorted(baseline), "to the confirmed baseline", {"baseline": baseline})
     missing = {host.name for host in context.fleet.hosts} - set(baseline)
     if missing:

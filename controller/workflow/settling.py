@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 from controller.adapters.files.kept import read_kept, write_kept
-from controller.model.errors import HostFailed
+from controller.model.errors import HandEdited, HostFailed
 from controller.model.events import StepStarted, TrialSettled
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import verify_baseline
+from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_baseline
 from controller.workflow.staging import commit, roll_back
 
 
@@ -21,9 +21,16 @@ def settle(
     """Returns `{"result": TrialResult document, "baseline": host -> id, "stop": None | {"status", "message"}}`.
 
     Safe to run twice: committing or rolling back what is already so changes nothing.
-    Raises RestoreUnverified when the baseline cannot be shown to be live.
+    Raises RestoreUnverified when the baseline cannot be shown to be live, FleetLocked.
     """
     started = time.monotonic()
+    edits = edited_on_baseline(context.fleet, baseline) if result.verdict == "KEEP" else {}
+    if edits:
+        # A commit would make the edits the baseline; that is the operator's to say.
+        result = result.model_copy(
+            update={"verdict": "REVERT", "reason": "host-failed", "note": hand_edited(context.fleet.name, edits).what}
+        )
+    stop: dict[str, str] | None = None
     if result.verdict == "KEEP":
         try:
             baseline = _keep(context, run_id, trial, result)
@@ -38,8 +45,12 @@ def settle(
             text = "the commit failed; baseline restored and verified"
     else:
         context.observer(StepStarted(text=f"trial {trial.number}: rolling back and verifying"))
-        roll_back(context, baseline)
         text = "baseline restored and verified"
+        try:
+            roll_back(context, baseline)
+        except HandEdited as error:
+            text = f"baseline live; {error.what}"
+            stop = {"status": "failed", "message": f"trial {result.trial}: {error}"}
     context.account(
         "commit" if result.verdict == "KEEP" else "rollback",
         sorted(baseline),
@@ -54,7 +65,7 @@ def settle(
     )
     result = result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
     context.observer(TrialSettled(trial=trial.number, text=text))
-    return {"result": json.loads(result.model_dump_json()), "baseline": baseline, "stop": _stop(result)}
+    return {"result": json.loads(result.model_dump_json()), "baseline": baseline, "stop": stop or _stop(result)}
 
 
 def _keep(context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.adapters.ansible import PlaybookResult, run_playbook
+from controller.adapters.ansible import HostOutcome, PlaybookResult, run_playbook
 from controller.model.errors import BadInput, HostFailed, RestoreUnverified
 from controller.model.experiment import Experiment, ParameterValue, Variant
+from controller.workflow.adopting import tell_adopted
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import verify_baseline
+from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_baseline
 
 BASELINE = "baseline"
 CONTROL = "control"
@@ -103,15 +104,24 @@ def arm_ids(
     return controls, variants
 
 
-def roll_back(context: RunContext, baseline: dict[str, str]) -> None:
-    """Run the rollback playbook, then verify over fresh connections. Raises RestoreUnverified, FleetLocked."""
+def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool = False) -> None:
+    """Run the rollback playbook, then verify over fresh connections.
+
+    A host that runs its baseline already and was edited by hand is left alone, unless `undo_edits`.
+
+    Raises FleetLocked, RestoreUnverified, and, once every host is back, HandEdited for what somebody has edited.
+    """
     context.claims.renew(baseline)
-    try:
-        result = run_playbook(context.project, context.fleet.name, "rollback.yml", limit=sorted(baseline))
-    except BadInput as error:
-        raise RestoreUnverified(error.what, where=error.where, next_step=error.next_step) from None
-    verify_baseline(context.fleet, baseline)
-    failures = result.failures()
+    left_alone = {} if undo_edits else edited_on_baseline(context.fleet, baseline)
+    hosts = sorted(set(baseline) - set(left_alone))
+    answers: dict[str, HostOutcome] = {}
+    if hosts:
+        try:
+            answers = run_playbook(context.project, context.fleet.name, "rollback.yml", limit=hosts).hosts
+        except BadInput as error:
+            raise RestoreUnverified(error.what, where=error.where, next_step=error.next_step) from None
+    verify_baseline(context.fleet, {host: baseline[host] for host in hosts})
+    failures = {host: outcome.message for host, outcome in answers.items() if outcome.status != "ok"}
     if failures:
         raise RestoreUnverified(
             "the baseline is live, but the rollback playbook reports: "
@@ -119,6 +129,14 @@ def roll_back(context: RunContext, baseline: dict[str, str]) -> None:
             where=", ".join(sorted(failures)),
             next_step=f"controller status --fleet {context.fleet.name}",
         )
+    kept: dict[str, str] = {}
+    for host, outcome in answers.items():
+        document = outcome.document or {}
+        tell_adopted(context, host, document)
+        if document.get("saved"):
+            kept[host] = f"the edit is kept as {', '.join(document['saved'])}"
+    if not undo_edits and (kept or left_alone):
+        raise hand_edited(context.fleet.name, kept | left_alone)
 
 
 def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: list[str]) -> dict[str, str]:
@@ -142,4 +160,5 @@ def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: li
         if document is None or not document.get("confirmed"):
             raise HostFailed("the commit gave no answer", where=host, next_step="controller status, then run it again")
         ids[host] = str(document["confirmed"])
+        tell_adopted(context, host, document)
     return ids

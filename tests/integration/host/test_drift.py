@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.host.conftest import BASELINE, BASELINE_ID, VARIANT_ID, Host
+from tests.integration.host.conftest import BASELINE, BASELINE_ID, VARIANT, VARIANT_ID, Host
 
 pytestmark = pytest.mark.lab
 
@@ -29,16 +29,18 @@ def test_an_edit_of_the_live_file_is_told_with_its_diff_and_blocks_sessions(host
 
 def test_rollback_undoes_an_edit_and_keeps_a_copy(host: Host) -> None:
     host.run(f"echo '# mine' >>{LIVE}")
-    assert host.ratchet("rollback")["changed"]
+    answer = host.ratchet("rollback")
+    assert answer["changed"]
     assert host.status()["drift"] is None and host.run(f"cat {LIVE}") == BASELINE
-    assert host.run("grep -l '# mine' /etc/nginx/ratchet/original/edited-*.conf")
+    assert host.run(f"cat {answer['saved'][0]}") == BASELINE + "# mine\n"
 
 
 def test_confirm_undoes_an_edit_and_tells_where_it_is_kept(host: Host) -> None:
     host.run(f"echo '# mine too' >>{LIVE}; rm /var/lib/ratchet/confirmed.json")
     host.stage(baseline=BASELINE)
     answer = host.ratchet("confirm", BASELINE_ID)
-    assert answer["changed"] and "# mine too" in host.run(f"cat {answer['saved']}")
+    assert answer["changed"] and "# mine too" in host.run(f"cat {answer['saved'][0]}")
+    assert "was edited" in answer["adopted"][f"ratchet/{BASELINE_ID}/nginx.conf"]
     assert host.run(f"cat {LIVE}") == BASELINE
 
 
@@ -65,4 +67,62 @@ def test_edits_of_included_files_are_drift_until_the_next_confirm(host: Host) ->
 def test_an_edited_variant_is_not_switched_to(host: Host) -> None:
     host.run(f"echo '# x' >>/etc/nginx/ratchet/{VARIANT_ID}/nginx.conf")
     assert "edited by hand" in host.ratchet("confirm", VARIANT_ID)["error"]
-    assert "edited by hand" in host.session().switch(VARIANT_ID)["error"]
+    refused = host.session().ready["error"]
+    assert "edited by hand" in refused and VARIANT_ID in refused
+
+
+# --- edits while a trial runs -----------------------------------------------------------------------------------------
+
+
+def kept(host: Host) -> str:
+    """What the host tells of the one edited file that it has kept."""
+    drift = host.status()["drift"]
+    assert len(drift) == 1, drift
+    (told,) = drift.values()
+    assert "is kept as /etc/nginx/ratchet/original/edited-" in told
+    return host.run("cat " + told.split("is kept as ")[1].split(":")[0])
+
+
+@pytest.mark.parametrize("edit", ["sed -i --follow-symlinks", "sed -i"])
+def test_an_edit_of_the_main_file_under_a_variant_is_kept_and_told_until_somebody_answers(
+    host: Host, edit: str
+) -> None:
+    session = host.session()
+    assert session.switch(VARIANT_ID)["ok"]
+    host.run(f"{edit} 's/worker_connections 512/worker_connections 777/' /etc/nginx/nginx.conf")
+    assert session.ask("end")["verified"]
+    assert host.status()["live"] == BASELINE_ID and "level 9" in host.level()
+    assert kept(host) == VARIANT.replace("worker_connections 512", "worker_connections 777")
+    # Nothing goes on over it.
+    assert "edited by hand" in host.session().ready["error"]
+    host.stage(baseline=BASELINE, variant=VARIANT)
+    assert "777" in kept(host)
+    answer = host.ratchet("confirm", BASELINE_ID)
+    assert "777" in host.run(f"cat {answer['saved'][0]}") and host.status()["drift"] is None
+
+
+def test_an_edit_of_the_baseline_under_a_variant_is_kept_when_the_lease_runs_out(host: Host) -> None:
+    session = host.session(lease=5)
+    assert session.switch(VARIANT_ID)["ok"]
+    host.run(f"echo '# late' >>{LIVE}; pkill -KILL -f 'ratchet-host session'")
+    host.until(lambda: host.status()["live"] == BASELINE_ID and host.status()["lease"] is None, 15)
+    assert kept(host) == BASELINE + "# late\n"
+    assert host.ratchet("rollback")["saved"] and host.status()["drift"] is None
+
+
+def test_an_edit_of_an_included_file_in_mid_trial_stays_in_place_and_is_told(host: Host) -> None:
+    session = host.session()
+    assert session.switch(VARIANT_ID)["ok"]
+    host.put("/etc/nginx/sites-enabled/shop", "server { listen 8095; return 200 mine; }\n")
+    assert session.ask("end")["verified"]
+    assert host.status()["drift"] == {"/etc/nginx/sites-enabled/shop": "was added"}
+    assert host.run("cat /etc/nginx/sites-enabled/shop") == "server { listen 8095; return 200 mine; }\n"
+    host.run("rm /etc/nginx/sites-enabled/shop")
+    host.ratchet("confirm", BASELINE_ID)
+
+
+def test_an_edited_variant_s_text_is_kept_when_it_is_pushed_again(host: Host) -> None:
+    host.run(f"echo '# try' >>/etc/nginx/ratchet/{VARIANT_ID}/nginx.conf")
+    assert host.stage(baseline=BASELINE, variant=VARIANT)["ok"]
+    assert kept(host) == VARIANT + "# try\n"
+    assert host.ratchet("rollback")["saved"] and host.status()["drift"] is None

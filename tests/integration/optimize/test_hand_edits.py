@@ -1,0 +1,84 @@
+"""Edits by hand on the hosts: adopted where the operator says so, and never lost when they come in mid-run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.optimize.test_interruptions import LONG, pairs_judged, wait_until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+SHOP = "/etc/nginx/sites-enabled/shop"
+SITE = "server { listen 8095; return 200 mine; }"
+ADD_SITE = f"echo '{SITE}' | sudo tee {SHOP}"
+
+
+@pytest.fixture
+def edited(fleet: FleetUnderTest) -> Iterator[FleetUnderTest]:
+    # Level 9 is what the inventory says: over in a moment, with no difference.
+    fleet.write_experiment("same", {"level-9": {"nginx_gzip_comp_level": 9}})
+    yield fleet
+    for host in ("lab-1", "lab-2"):
+        fleet.ssh(host, f"sudo rm -f {SHOP}; sudo ratchet-host rollback")
+        confirmed = status(fleet, host)["confirmed"]
+        fleet.ssh(host, f"sudo ratchet-host confirm {confirmed}")
+
+
+def status(fleet: FleetUnderTest, host: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(fleet.ssh(host, "sudo ratchet-host status").stdout)
+    return document
+
+
+def kept_copies(fleet: FleetUnderTest, host: str) -> str:
+    return fleet.ssh(host, "cat /etc/nginx/ratchet/original/edited-*.conf").stdout
+
+
+def test_adopt_makes_the_edits_the_baseline_and_says_what_it_cannot_keep(edited: FleetUnderTest) -> None:
+    before = edited.live()
+    edited.ssh("lab-1", ADD_SITE)
+    edited.ssh("lab-2", "sudo sed -i 's/^http {/http { # mine/' /etc/nginx/nginx.conf")
+    refused = edited.controller("optimize", "--fleet", "lab", "--experiment", "same")
+    assert refused.returncode == 3
+    assert "controller optimize --fleet lab --adopt" in refused.stderr
+    assert edited.ssh("lab-1", f"cat {SHOP}").stdout.strip() == SITE
+    assert "# mine" in edited.ssh("lab-2", "cat /etc/nginx/nginx.conf").stdout
+
+    adopted = edited.controller("optimize", "--fleet", "lab", "--experiment", "same", "--adopt")
+    assert adopted.returncode == 0, adopted.stderr
+    assert f"{SHOP}: was added" in adopted.stderr
+    assert "is kept as /etc/nginx/ratchet/original/edited-" in adopted.stderr
+    assert "inventory/lab/group_vars/all/nginx.yml" in adopted.stderr
+    assert edited.live() == before
+    assert edited.ssh("lab-1", f"cat {SHOP}").stdout.strip() == SITE
+    assert "# mine" not in edited.ssh("lab-2", "cat /etc/nginx/nginx.conf").stdout
+    assert "# mine" in kept_copies(edited, "lab-2")
+    assert '"action":"adopt"' in (edited.project / ".ratchet" / "audit.jsonl").read_text().replace(": ", ":")
+    assert edited.controller("optimize", "--fleet", "lab", "--experiment", "same").returncode == 0
+
+
+def test_edits_in_mid_run_survive_and_stop_the_run(edited: FleetUnderTest) -> None:
+    edited.write_experiment("long", {"level-8": {"nginx_gzip_comp_level": 8}}, **LONG)
+    before, known = edited.live(), edited.runs()
+    run = edited.start("optimize", "--fleet", "lab", "--experiment", "long")
+    wait_until(pairs_judged(edited, known), seconds=90, what="probing")
+    edited.ssh("lab-1", ADD_SITE)
+    edited.ssh("lab-2", "sudo sed -i 's/^http {/http { # in mid-run/' /etc/nginx/nginx.conf")
+    _, err = run.communicate(timeout=180)
+    assert run.returncode == 3, err
+    assert f"lab-1: was edited by hand: {SHOP}: was added" in err
+    assert "lab-2: was edited by hand" in err
+    assert "# in mid-run" in err
+    assert "controller optimize --fleet lab --adopt" in err
+    assert edited.live() == before
+    assert edited.ssh("lab-1", f"cat {SHOP}").stdout.strip() == SITE
+    assert "# in mid-run" in kept_copies(edited, "lab-2")
+    # It is told until somebody answers; a rollback does, and the copy stays.
+    assert edited.controller("optimize", "--fleet", "lab", "--experiment", "same").returncode == 3
+    answered = edited.controller("rollback", "--fleet", "lab")
+    assert "is kept as" in answered.stderr
+    assert "# in mid-run" in kept_copies(edited, "lab-2")
