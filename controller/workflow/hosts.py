@@ -102,9 +102,19 @@ def describe_drift(drift: Any) -> str:
 
 
 def verify_baseline(fleet: Fleet, expected: dict[str, str]) -> None:
-    """Over fresh connections: every host runs its expected baseline.
+    """Over fresh connections: every host runs its expected baseline, and nobody has edited anything.
 
-    Raises RestoreUnverified naming those that do not, else HandEdited naming those where somebody edited a file.
+    Raises RestoreUnverified naming those that do not run it, else HandEdited naming those that were edited.
+    """
+    edited = verify_running(fleet, expected)
+    if edited:
+        raise hand_edited(fleet.name, edited)
+
+
+def verify_running(fleet: Fleet, expected: dict[str, str]) -> dict[str, str]:
+    """Over fresh connections: every host runs its expected baseline; returns host -> what was edited there by hand.
+
+    Raises RestoreUnverified naming those that do not.
     """
     statuses, failures = on_each_host([host for host in fleet.hosts if host.name in expected], read_status)
     wrong = {name: str(error.what) for name, error in failures.items()}
@@ -122,8 +132,7 @@ def verify_baseline(fleet: Fleet, expected: dict[str, str]) -> None:
             where=", ".join(sorted(wrong)),
             next_step=f"controller rollback --fleet {fleet.name}, or on the host: sudo ratchet-host rollback",
         )
-    if edited:
-        raise hand_edited(fleet.name, edited)
+    return edited
 
 
 def edited_on_baseline(fleet: Fleet, expected: dict[str, str]) -> dict[str, str]:

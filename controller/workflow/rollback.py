@@ -7,7 +7,7 @@ from typing import Any
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import kept_file, read_kept_text
 from controller.adapters.files.runs import read_run
-from controller.model.errors import BadInput, HostFailed, RatchetError, RestoreUnverified
+from controller.model.errors import BadInput, HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host, read_status, verify_baseline
@@ -20,7 +20,11 @@ def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
     baseline = {host: str(status["confirmed"]) for host, status in statuses.items() if status.get("confirmed")}
     context.observer(StepStarted(text="rolling back to the confirmed baseline"))
     if baseline:
-        roll_back(context, baseline, undo_edits=True)
+        try:
+            roll_back(context, baseline, undo_edits=True)
+        except HandEdited as error:
+            context.account("rollback", sorted(baseline), f"to the confirmed baseline; {error.what}", {})
+            raise
         context.account("rollback", sorted(baseline), "to the confirmed baseline", {"baseline": baseline})
     missing = {host.name for host in context.fleet.hosts} - set(baseline)
     if missing:

@@ -9,7 +9,7 @@ from controller.model.errors import BadInput, HostFailed, RestoreUnverified
 from controller.model.experiment import Experiment, ParameterValue, Variant
 from controller.workflow.adopting import tell_adopted
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_baseline
+from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_running
 
 BASELINE = "baseline"
 CONTROL = "control"
@@ -107,7 +107,8 @@ def arm_ids(
 def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool = False) -> None:
     """Run the rollback playbook, then verify over fresh connections.
 
-    A host that runs its baseline already and was edited by hand is left alone, unless `undo_edits`.
+    A host that runs its baseline already and was edited by hand is left alone, unless `undo_edits`: then an edited main
+    file is rendered anew, and told as a notice with where its copy is.
 
     Raises FleetLocked, RestoreUnverified, and, once every host is back, HandEdited for what somebody has edited.
     """
@@ -120,7 +121,7 @@ def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool
             answers = run_playbook(context.project, context.fleet.name, "rollback.yml", limit=hosts).hosts
         except BadInput as error:
             raise RestoreUnverified(error.what, where=error.where, next_step=error.next_step) from None
-    verify_baseline(context.fleet, {host: baseline[host] for host in hosts})
+    edited = left_alone | verify_running(context.fleet, {host: baseline[host] for host in hosts})
     failures = {host: outcome.message for host, outcome in answers.items() if outcome.status != "ok"}
     if failures:
         raise RestoreUnverified(
@@ -129,14 +130,13 @@ def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool
             where=", ".join(sorted(failures)),
             next_step=f"controller status --fleet {context.fleet.name}",
         )
-    kept: dict[str, str] = {}
     for host, outcome in answers.items():
         document = outcome.document or {}
         tell_adopted(context, host, document)
-        if document.get("saved"):
-            kept[host] = f"the edit is kept as {', '.join(document['saved'])}"
-    if not undo_edits and (kept or left_alone):
-        raise hand_edited(context.fleet.name, kept | left_alone)
+        if document.get("saved") and not undo_edits:
+            edited.setdefault(host, f"the edit is kept as {', '.join(document['saved'])}")
+    if edited:
+        raise hand_edited(context.fleet.name, edited)
 
 
 def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: list[str]) -> dict[str, str]:

@@ -80,5 +80,8 @@ def test_edits_in_mid_run_survive_and_stop_the_run(edited: FleetUnderTest) -> No
     # It is told until somebody answers; a rollback does, and the copy stays.
     assert edited.controller("optimize", "--fleet", "lab", "--experiment", "same").returncode == 3
     answered = edited.controller("rollback", "--fleet", "lab")
+    assert answered.returncode == 3
     assert "is kept as" in answered.stderr
+    assert f"lab-1: was edited by hand: {SHOP}" in answered.stderr
+    assert status(edited, "lab-2")["drift"] is None
     assert "# in mid-run" in kept_copies(edited, "lab-2")
