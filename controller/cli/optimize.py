@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from controller.model.run import Budget, RunResult
 
 EXIT_OF_STATUS = {"completed": 0, "failed": 3, "unverified": 5, "interrupted": 130}
+EXIT_QUARANTINED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +80,12 @@ def run(args: argparse.Namespace) -> int:
     with display:
         result = carry_out(context, request)
     show_result(result, as_json=args.output == "json")
-    return EXIT_OF_STATUS[result.status]
+    return exit_code(result)
+
+
+def exit_code(result: RunResult) -> int:
+    """A run that completed without some of its hosts is not all well: the message names them."""
+    return EXIT_QUARANTINED if result.status == "completed" and result.quarantined else EXIT_OF_STATUS[result.status]
 
 
 def _of_strategy(experiments: list[Experiment], args: argparse.Namespace) -> list[Experiment]:
@@ -156,5 +162,5 @@ def show_result(result: RunResult, *, as_json: bool) -> None:
             f"run {result.run_id} (seed {result.seed}): {result.status} in {result.seconds:.0f} s", markup=False
         )
         console.print(f"report: runs/{result.run_id}/report.html   check it: controller verify {result.run_id}")
-    if result.status != "completed":
+    if result.status != "completed" or result.quarantined:
         print(f"controller: {result.message}", file=sys.stderr)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.store import Store, database_url
-    from controller.cli.optimize import EXIT_OF_STATUS, show_result
+    from controller.cli.optimize import exit_code, show_result
     from controller.cli.progress import ProgressDisplay
     from controller.cli.run_setup import find_project, open_context
     from controller.cli.running import carry_out, read_request
@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
         with display:
             result = carry_out(open_context(args, display), read_request(project, run_id))
         show_result(result, as_json=args.output == "json")
-        worst = max(worst, EXIT_OF_STATUS[result.status])
+        worst = max(worst, exit_code(result))
     return worst

@@ -36,6 +36,17 @@ class Trials(Frozen):
     hosts: int = Field(default=0, ge=0, description="hosts per trial; 0 means all")
     lease_seconds: int = Field(default=60, ge=10, le=3600)
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    broken_hosts: Literal["stop", "quarantine"] = Field(
+        default="stop", description="what a run does about a host that fails: end, or go on without it"
+    )
+    failures_in_a_row: int = Field(
+        default=3, ge=1, le=100, description="with quarantine: trials lost to hosts in a row after which the run ends"
+    )
+    alert: list[str] = Field(
+        default=[],
+        max_length=32,
+        description="a command, word by word: gets a line of JSON on stdin when a run ends badly",
+    )
 
 
 class FleetSettings(Frozen):

@@ -89,3 +89,4 @@ class RunResult(Frozen):
     strategy: Strategy = "first-winner"
     searches: list[SearchSummary] = []
     pareto: list[ParetoSet] = Field(default=[], description="one an experiment whose objective is pareto")
+    quarantined: dict[str, str] = Field(default={}, description="host -> why the run went on without it")

@@ -141,6 +141,7 @@ class LiveCheck(Frozen):
     objective: str = Field(default="", description="what the effect is of; empty: what the trial's is of")
     pairs: int
     sequence: list[str] = []
+    failed_hosts: list[str] = []
 
 
 class Stint(Frozen):
@@ -182,3 +183,4 @@ class TrialResult(Frozen):
     parameters: dict[str, object] = {}
     stints: list[Stint] = Field(default=[], description="of a search; empty when all pairs were measured in one go")
     against: str = Field(default="", description="the variant that was the control; empty: the baseline")
+    failed_hosts: list[str] = Field(default=[], description="of `host-failed` and `commit-failed`: those at fault")

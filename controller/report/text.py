@@ -114,6 +114,17 @@ def _host_notes(host: dict[str, Any]) -> list[str]:
         notes.append(f"its baseline was confirmed outside a run (recorded: {host['recorded']})")
     if host["lease"]:
         notes.append("a trial is under way, or its lease is about to put the baseline back")
+    if claim := host.get("claim"):
+        notes.append(
+            printable(f"claimed by run {claim['run']} of {claim['holder']} for {claim['seconds_left']:.0f} s more")
+        )
+    if out := host.get("quarantined"):
+        notes.append(
+            printable(
+                f"quarantined by run {out['run_id']} since {out['since']}: {out['why']}; the next run takes it back "
+                "when it is healthy and on the fleet's baseline"
+            )
+        )
     return notes
 
 

@@ -24,6 +24,7 @@ class Entry(Frozen):
     ended: ReasonCode | None = None
     note: str = ""
     seconds: float = 0.0
+    failed_hosts: list[str] = []
 
 
 class Try(Frozen):

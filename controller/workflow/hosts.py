@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from controller.adapters.ssh import connect
@@ -47,27 +48,42 @@ def read_status(host: Host) -> dict[str, Any]:
     return document
 
 
-def check_hosts(fleet: Fleet) -> dict[str, str]:
-    """Doctor: every host reachable, nginx healthy, disk free, nothing edited by hand, baseline live.
+@dataclass(frozen=True)
+class Examination:
+    """`found`: host -> id of its baseline, for the fit hosts; `problems`: host -> why it is not fit."""
 
-    Returns host -> configuration id of its baseline. Raises HostFailed naming every host that is not fit.
-    """
-    statuses, failures = on_each_host(fleet.hosts, read_status)
-    problems = {name: str(error.what) for name, error in failures.items()}
-    for name, status in statuses.items():
-        problem = unfit(status)
-        if problem:
-            problems[name] = problem
-    if problems:
-        steps = {error.next_step for error in failures.values() if error.next_step}
-        if any(status.get("drift") for status in statuses.values()):
-            steps.add(adopt_step(fleet.name))
-        raise HostFailed(
+    found: dict[str, str]
+    problems: dict[str, str]
+    next_steps: frozenset[str]
+
+    def failure(self, fleet: Fleet, problems: dict[str, str]) -> HostFailed:
+        """The error that names the problems."""
+        return HostFailed(
             "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items())),
             where=f"fleet {fleet.name}",
-            next_step="; ".join(sorted(steps)) or f"controller status --fleet {fleet.name}, then mend what it names",
+            next_step="; ".join(sorted(self.next_steps))
+            or f"controller status --fleet {fleet.name}, then mend what it names",
         )
-    return {name: str(status["confirmed"]) for name, status in statuses.items()}
+
+
+def examine(fleet: Fleet) -> Examination:
+    """Doctor: every host reachable, nginx healthy, disk free, nothing edited by hand, baseline live."""
+    statuses, failures = on_each_host(fleet.hosts, read_status)
+    problems = {name: str(error.what) for name, error in failures.items()}
+    problems |= {name: problem for name, status in statuses.items() if (problem := unfit(status))}
+    steps = {error.next_step for error in failures.values() if error.next_step}
+    if any(status.get("drift") for status in statuses.values()):
+        steps.add(adopt_step(fleet.name))
+    found = {name: str(status["confirmed"]) for name, status in statuses.items() if name not in problems}
+    return Examination(found, problems, frozenset(steps))
+
+
+def check_hosts(fleet: Fleet) -> dict[str, str]:
+    """Host -> id of its baseline. Raises HostFailed naming every host that is not fit."""
+    examined = examine(fleet)
+    if examined.problems:
+        raise examined.failure(fleet, examined.problems)
+    return examined.found
 
 
 def unfit(status: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from controller.model.trial import LiveCheck, TrialPlan, TrialTiming
 from controller.workflow import evidence
 from controller.workflow.context import RunContext
 from controller.workflow.probing import Probing
+from controller.workflow.quarantine import named_hosts
 
 # Valid pairs over all hosts together, and how many may be tried: too few to prove a gain, enough to see harm.
 LIVE_PAIRS = 6
@@ -70,7 +71,14 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
     pairs, sequence = len(observation.sequence), observation.sequence
     if observation.failures:
         note = "; ".join(evidence.explain(error) for _, error in sorted(observation.failures.items()))
-        return LiveCheck(passed=False, reason="host-failed", note=note, pairs=pairs, sequence=sequence)
+        return LiveCheck(
+            passed=False,
+            reason="host-failed",
+            note=note,
+            pairs=pairs,
+            sequence=sequence,
+            failed_hosts=sorted(observation.failures),
+        )
     if observation.interrupted:
         return LiveCheck(passed=False, reason="interrupted", note=context.stop.why, pairs=pairs, sequence=sequence)
     live = observation.judgement
@@ -84,8 +92,14 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
     except evidence.EvidenceInvalid as error:
         return LiveCheck(passed=False, reason="measurement-invalid", note=str(error), pairs=pairs, sequence=sequence)
     except RatchetError as error:
-        note = evidence.explain(error)
-        return LiveCheck(passed=False, reason="host-failed", note=note, pairs=pairs, sequence=sequence)
+        return LiveCheck(
+            passed=False,
+            reason="host-failed",
+            note=evidence.explain(error),
+            pairs=pairs,
+            sequence=sequence,
+            failed_hosts=named_hosts(error, plan.hosts),
+        )
     if again != live:
         note = f"live: {live.action}; from the CSVs: {again.action}"
         return LiveCheck(passed=False, reason="measurement-invalid", note=note, pairs=pairs, sequence=sequence)

@@ -18,15 +18,15 @@ from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
 from controller.judge.pareto import pareto_sets
 from controller.model.errors import HandEdited, Interrupted, RatchetError, RestoreUnverified
-from controller.model.events import Notice, StepStarted
+from controller.model.events import StepStarted
 from controller.model.experiment import Experiment
 from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow import engine, sealing
-from controller.workflow.adopting import adopt_edits
+from controller.workflow.checking import check
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan
+from controller.workflow.quarantine import hosts_left, too_many_in_a_row
 from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
 from controller.workflow.settling import settle
@@ -55,7 +55,9 @@ class Optimize(DBOSConfiguredInstance):
         status: RunStatus = "completed"
         message = ""
         try:
-            before = baseline = engine.step("check the hosts", lambda: self._check(adopt=request.get("adopt", False)))
+            before = baseline = engine.step(
+                "check the hosts", lambda: check(context, run_id, adopt=request.get("adopt", False))
+            )
             plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
             for searched in self._search(request, plan, baseline):
                 results += [json_document(result) for result in searched.results]
@@ -64,7 +66,8 @@ class Optimize(DBOSConfiguredInstance):
                 if searched.stop:
                     status, message = _stopped(searched.stop)
                     break
-            for trial in _remaining(plan, results):
+            for planned in _remaining(plan, results):
+                trial = hosts_left(plan, planned, baseline)
                 outcome = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, baseline))
                 settled = engine.step(
                     f"settle trial {trial.number}",
@@ -75,16 +78,26 @@ class Optimize(DBOSConfiguredInstance):
                 if settled["stop"]:
                     status, message = _stopped(settled["stop"])
                     break
+                if too_many_in_a_row(context, results):
+                    status, message = "failed", f"the last trials lost hosts, {trial.number} as well: too many in a row"
+                    break
         except RatchetError as error:
             status, message = _status_of(error), str(error)
             if baseline and not isinstance(error, RestoreUnverified):
                 status, message = self._restore(baseline, status, message)
-        return engine.step(
+        sealed = engine.step(
             "seal",
             lambda: self._seal(
-                request, status=status, message=message, results=results, before=before, searches=searches
+                request,
+                status=status,
+                message=message,
+                results=results,
+                baselines=(before, baseline),
+                searches=searches,
             ),
         )
+        engine.step("alert", lambda: sealing.tell(context, RunResult.model_validate(sealed)))
+        return sealed
 
     def _search(self, request: JsonDict, plan: RunPlan, baseline: dict[str, str]) -> Iterator[Searched]:
         """Search experiment after experiment; nothing for `first-winner`."""
@@ -92,37 +105,14 @@ class Optimize(DBOSConfiguredInstance):
         experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         if plan.strategy == "race":
             for experiment in experiments:
-                yield run_race(steps, [trial for trial in plan.trials if trial.experiment.name == experiment.name])
+                trials = [trial for trial in plan.trials if trial.experiment.name == experiment.name]
+                yield run_race(steps, [hosts_left(plan, trial, steps.baseline) for trial in trials])
         elif plan.strategy == "bayes":
             first = 1
             for experiment in experiments:
                 searched = run_bayes(steps, experiment, first=first, experiments=len(experiments))
                 first += len(searched.results)
                 yield searched
-
-    def _check(self, *, adopt: bool) -> dict[str, str]:
-        self._context.observer(StepStarted(text="checking the hosts"))
-        if adopt:
-            adopt_edits(self._context)
-        found = check_hosts(self._context.fleet)
-        recorded = self._context.store.baselines(self._context.fleet.name)
-        for host, configuration in found.items():
-            if host in recorded and recorded[host].configuration != configuration:
-                self._context.observer(
-                    Notice(
-                        host=host,
-                        text=f"its baseline was confirmed outside a run: recorded {recorded[host].configuration}, "
-                        f"now {configuration}; going on from there",
-                    )
-                )
-            self._context.store.record_baseline(
-                fleet=self._context.fleet.name,
-                host=host,
-                configuration=configuration,
-                run_id=recorded[host].run_id if host in recorded else "",
-                recorded_at=self._context.now(),
-            )
-        return found
 
     def _plan(self, request: JsonDict) -> JsonDict:
         context = self._context
@@ -175,9 +165,11 @@ class Optimize(DBOSConfiguredInstance):
         status: RunStatus,
         message: str,
         results: list[JsonDict],
-        before: dict[str, str],
+        baselines: tuple[dict[str, str], dict[str, str]],
         searches: list[SearchSummary],
     ) -> JsonDict:
+        """`baselines`: of the hosts that took part from the beginning, and of those that did to the end."""
+        before, left = baselines
         trials = [TrialResult.model_validate(result) for result in results]
         experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         return sealing.seal(
@@ -197,6 +189,7 @@ class Optimize(DBOSConfiguredInstance):
                 searches=searches,
                 pareto=pareto_sets(experiments, trials),
             ),
+            left,
         )
 
 

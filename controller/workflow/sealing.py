@@ -10,6 +10,7 @@ from controller.adapters.ansible import run_playbook
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept, read_kept_text
 from controller.adapters.files.runs import list_runs
+from controller.adapters.notify import alert
 from controller.model.errors import RatchetError
 from controller.model.events import Notice, StepStarted
 from controller.model.run import RunPlan, RunResult
@@ -19,15 +20,17 @@ from controller.report.state import dashboard_state
 from controller.workflow import evidence
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host, read_status
+from controller.workflow.quarantine import tell_left_out
 from controller.workflow.stints import read_stints
 
 RUNS_ON_DASHBOARD = 10
 
 
-def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
+def seal(context: RunContext, result: RunResult, left: dict[str, str]) -> dict[str, Any]:
     """Write `verdict.json` and `report.html`, record the run, refresh the dashboards; returns the result's document.
 
-    What cannot be rendered or refreshed is a notice: the verdicts stand without it.
+    What cannot be rendered or refreshed is a notice: the verdicts stand without it. `left`: the hosts that took part to
+    the end.
     """
     started = datetime.fromisoformat(result.started_at)
     statuses, _ = on_each_host(context.fleet.hosts, read_status)
@@ -37,6 +40,7 @@ def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
             "baseline_after": {host: str(status.get("confirmed")) for host, status in sorted(statuses.items())},
         }
     )
+    result = tell_left_out(context, result, left, statuses)
     folder = context.run_directory(result.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "kept.after.yml", read_kept_text(context.project, context.fleet.name))
@@ -53,6 +57,24 @@ def seal(context: RunContext, result: RunResult) -> dict[str, Any]:
     )
     document: dict[str, Any] = json.loads(result.model_dump_json())
     return document
+
+
+def tell(context: RunContext, result: RunResult) -> None:
+    """Run the fleet's alert command when the run ended badly; its failure is a notice."""
+    command = context.fleet.settings.trials.alert
+    if not command or (result.status in {"completed", "interrupted"} and not result.quarantined):
+        return
+    document = {
+        "run": result.run_id,
+        "fleet": result.fleet,
+        "status": result.status,
+        "message": result.message,
+        "quarantined": result.quarantined,
+    }
+    try:
+        alert(command, document)
+    except RatchetError as error:
+        context.observer(Notice(level="warning", text=str(error)))
 
 
 def _write_report(context: RunContext, result: RunResult) -> None:

@@ -212,4 +212,5 @@ def result_of(
         parameters=dict(trial.variant.parameters),
         stints=stints,
         against=against,
+        failed_hosts=last.failed_hosts,
     )

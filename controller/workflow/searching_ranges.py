@@ -22,6 +22,7 @@ from controller.workflow import engine
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host
 from controller.workflow.planning import searched_trial
+from controller.workflow.quarantine import hosts_left, named_hosts
 from controller.workflow.searching import RUN_ENDS, Searched, Steps, gather, recorded_plan, result_of
 from controller.workflow.trial import json_document, run_trial, without_pairs
 
@@ -147,7 +148,7 @@ class _RangeSearch:
         }
 
     def _plan(self, number: int, variant: Variant, experiment: Experiment | None = None) -> TrialPlan:
-        self._plans[number] = searched_trial(
+        planned = searched_trial(
             self._steps.context.fleet,
             number,
             experiment or self._experiment,
@@ -155,6 +156,7 @@ class _RangeSearch:
             seed=self._steps.plan.seed,
             variants=self._may_be_proven,
         )
+        self._plans[number] = hosts_left(self._steps.plan, planned, self._steps.baseline)
         return self._plans[number]
 
     # --- proving ------------------------------------------------------------------------------------------------------
@@ -186,7 +188,8 @@ class _RangeSearch:
             return run_trial(steps.context, steps.plan, plan, steps.baseline)
         except RatchetError as error:
             reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
-            return json_document(without_pairs(plan, reason, str(error)))
+            result = without_pairs(plan, reason, str(error))
+            return json_document(result.model_copy(update={"failed_hosts": named_hosts(error, plan.hosts)}))
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 
@@ -265,7 +268,9 @@ class _RangeSearch:
         else:
             if self._winner is not None:
                 self._replace(self._winner[1], f"the search ended early: {self._stopped}")
-            result = self._results[-1]
+            # What ended the search early is what has to be settled.
+            ends = [each for each in self._results if each.reason in RUN_ENDS]
+            result = (ends or self._results)[-1]
             plan = self._plans[result.trial]
         at = next(index for index, each in enumerate(self._results) if each.trial == result.trial)
         result = self._results[at]

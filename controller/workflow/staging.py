@@ -76,6 +76,31 @@ def push(
     return result, staged
 
 
+def off_baseline(context: RunContext, confirmed: dict[str, str]) -> dict[str, str]:
+    """Of these hosts, who is not on what the inventory renders to; host -> what to do about it. Changes nothing."""
+    result = run_playbook(
+        context.project,
+        context.fleet.name,
+        "push.yml",
+        limit=sorted(confirmed),
+        extra_vars={"variant_arms": [{"name": BASELINE, "parameters": {}}]},
+        check=True,
+    )
+    problems: dict[str, str] = {}
+    for host, configuration in confirmed.items():
+        outcome = result.hosts.get(host)
+        document = outcome.document if outcome else None
+        rendered = ((document or {}).get("configurations") or {}).get(BASELINE, {}).get("id")
+        if rendered is None:
+            problems[host] = f"the push gave no answer: {outcome.message if outcome else 'never reached'}"
+        elif rendered != configuration:
+            problems[host] = (
+                f"is not on the fleet's baseline (the inventory renders to {rendered}, it has {configuration}); "
+                f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host}"
+            )
+    return problems
+
+
 def arm_ids(
     staged: dict[str, dict[str, Any]], baseline: dict[str, str], fleet: str
 ) -> tuple[dict[str, str], dict[str, str]]:

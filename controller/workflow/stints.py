@@ -23,6 +23,7 @@ from controller.search.ledger import Entry
 from controller.workflow import evidence, staging
 from controller.workflow.context import RunContext
 from controller.workflow.probing import Observation, Probing
+from controller.workflow.quarantine import named_hosts
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,13 @@ def run_stint(context: RunContext, run_id: str, question: Question, baseline: di
     except RatchetError as error:
         reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
         entry = Entry(
-            trial=trial.number, variant=trial.variant, stint=stint, judgement=None, ended=reason, note=str(error)
+            trial=trial.number,
+            variant=trial.variant,
+            stint=stint,
+            judgement=None,
+            ended=reason,
+            note=str(error),
+            failed_hosts=named_hosts(error, trial.hosts),
         )
     entry = entry.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     document: dict[str, Any] = json.loads(entry.model_dump_json())
@@ -134,7 +141,8 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     stint = stint.model_copy(update={"sequence": observation.sequence})
     failed = _failure(observation, context.stop.why)
     if failed is not None:
-        return ended(*failed, observation.judgement)
+        failure = ended(*failed, observation.judgement)
+        return failure.model_copy(update={"failed_hosts": sorted(observation.failures)})
     try:
         evidence.pull(context, stints_run_id(run_id), plan, observation.ends, stint_folder)
         pairs = evidence.read_pairs(plan, stint_folder, stint.sequence, observation.ends)
@@ -142,7 +150,8 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     except (evidence.EvidenceInvalid, ValueError) as error:
         return ended("measurement-invalid", str(error), observation.judgement)
     except RatchetError as error:
-        return ended("host-failed", evidence.explain(error), observation.judgement)
+        failure = ended("host-failed", evidence.explain(error), observation.judgement)
+        return failure.model_copy(update={"failed_hosts": named_hosts(error, trial.hosts)})
     live = observation.judgement
     if live is None or not evidence.same_judgement(live, again):
         return ended("measurement-invalid", "the CSVs do not give the judgement that was reached live", again)

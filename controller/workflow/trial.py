@@ -8,7 +8,7 @@ from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
 from controller.judge.verdict import Judge
-from controller.model.errors import Interrupted, RatchetError
+from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.events import StepStarted, TrialEnded, TrialStarted
 from controller.model.experiment import Design
 from controller.model.run import RunPlan
@@ -17,6 +17,7 @@ from controller.workflow import evidence, staging
 from controller.workflow.context import RunContext
 from controller.workflow.live_check import check_live
 from controller.workflow.probing import Observation, Probing
+from controller.workflow.quarantine import named_hosts, quarantines
 
 
 def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, Any]:
@@ -28,7 +29,14 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
         raise Interrupted(f"{context.stop.why}, before the next trial", next_step=f"controller resume {plan.run_id}")
     started = time.monotonic()
     context.observer(StepStarted(text=f"trial {trial.number}: staging {trial.experiment.name}/{trial.variant.name}"))
-    _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts)
+    try:
+        _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts)
+    except HostFailed as error:
+        at_fault = named_hosts(error, trial.hosts) if quarantines(context) else []
+        if not at_fault:
+            raise
+        failed = without_pairs(trial, "host-failed", evidence.explain(error), started)
+        return _finish(context, failed.model_copy(update={"failed_hosts": at_fault}))
     try:
         controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
     except staging.Rejected as error:
@@ -53,7 +61,12 @@ def after_live_check(result: TrialResult, live: LiveCheck, seconds: float) -> Tr
     """A proven variant that does harm on the live instance is not kept. `seconds`: of the whole trial."""
     update: dict[str, Any] = {"live": live, "seconds": seconds}
     if not live.passed:
-        update |= {"verdict": "REVERT", "reason": live.reason, "note": f"on the live instance: {live.note}"}
+        update |= {
+            "verdict": "REVERT",
+            "reason": live.reason,
+            "note": f"on the live instance: {live.note}",
+            "failed_hosts": live.failed_hosts,
+        }
     return result.model_copy(update=update)
 
 
@@ -77,6 +90,7 @@ def _conclude(
     except evidence.EvidenceInvalid as error:
         return _result(trial, live, observation, reason="measurement-invalid", note=str(error), started=started)
     except RatchetError as error:
+        observation.failures |= dict.fromkeys(named_hosts(error, trial.hosts), error)
         note = evidence.explain(error)
         return _result(trial, live, observation, reason="host-failed", note=note, started=started)
     if not evidence.same_judgement(live, again):
@@ -122,6 +136,7 @@ def _result(
         probing_seconds=round(probing_seconds(trial.design, pairs), 3),
         sequence=observation.sequence,
         parameters=dict(trial.variant.parameters),
+        failed_hosts=sorted(observation.failures),
     )
 
 

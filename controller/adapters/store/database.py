@@ -60,6 +60,16 @@ holders = sa.Table(
     sa.Column("expires", sa.Float(53), nullable=False),
 )
 
+quarantine = sa.Table(
+    "ratchet_quarantine",
+    metadata,
+    sa.Column("fleet", sa.String(64), primary_key=True),
+    sa.Column("host", sa.String(253), primary_key=True),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("since", sa.String(40), nullable=False),
+)
+
 audit_heads = sa.Table(
     "ratchet_audit_heads",
     metadata,
@@ -81,6 +91,16 @@ def database_url(project: Project) -> str:
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", secret.text)
     project.state.mkdir(mode=0o700, exist_ok=True)
     return f"sqlite:///{project.state / 'ratchet.db'}"
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """Why a host was left out, by which run, since when."""
+
+    host: str
+    why: str
+    run_id: str
+    since: str
 
 
 @dataclass(frozen=True)
@@ -195,9 +215,26 @@ class Store:
         }
 
     def forget(self, fleet: str) -> None:
-        """Forget what was confirmed on the fleet's hosts: they are gone."""
+        """Forget what was confirmed on the fleet's hosts, and who was quarantined: they are gone."""
         with self.transaction() as connection:
-            connection.execute(sa.delete(baselines).where(baselines.c.fleet == fleet))
+            for table in (baselines, quarantine):
+                connection.execute(sa.delete(table).where(table.c.fleet == fleet))
+
+    def quarantine(self, *, fleet: str, host: str, why: str, run_id: str, since: str) -> None:
+        """Remember that a host is left out."""
+        self._upsert(quarantine, {"fleet": fleet, "host": host}, {"why": why, "run_id": run_id, "since": since})
+
+    def quarantined(self, fleet: str) -> dict[str, Quarantined]:
+        """Host -> why it is left out."""
+        query = sa.select(quarantine).where(quarantine.c.fleet == fleet).order_by(quarantine.c.host)
+        with self.transaction() as connection:
+            rows = connection.execute(query).mappings().all()
+        return {row["host"]: Quarantined(row["host"], row["why"], row["run_id"], row["since"]) for row in rows}
+
+    def end_quarantine(self, *, fleet: str, host: str) -> None:
+        """The host takes part again."""
+        with self.transaction() as connection:
+            connection.execute(sa.delete(quarantine).where(quarantine.c.fleet == fleet, quarantine.c.host == host))
 
     def record_audit_head(self, *, entries: int, digest: str) -> None:
         """Remember how long the audit log is, and the hash of its last entry."""

@@ -117,3 +117,11 @@ def test_a_holder_is_named_by_its_lock_file_in_this_boot(tmp_path: Path) -> None
     first, again, *others = names()
     assert first == again
     assert len({first, *others}) == 3
+
+
+def test_a_quarantine_is_recorded_once_until_it_ends(store: Store) -> None:
+    for why in ("unreachable", "disk full"):
+        store.quarantine(fleet="prod", host="web-1", why=why, run_id="r-1", since="2026")
+    assert [each.why for each in store.quarantined("prod").values()] == ["disk full"]
+    store.end_quarantine(fleet="prod", host="web-1")
+    assert store.quarantined("prod") == {}

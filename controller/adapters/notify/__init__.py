@@ -1,0 +1,36 @@
+"""Tell somebody that a run ended badly: the operator's own command, one line of JSON on its stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from controller.model.errors import HostFailed
+
+ALERT_SECONDS = 30.0
+TOLD = 300
+
+
+def alert(command: Sequence[str], document: dict[str, Any], *, seconds: float = ALERT_SECONDS) -> None:
+    """Run the command, word by word and without a shell. Raises HostFailed when it fails or takes longer."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HCLOUD_TOKEN")}
+    try:
+        done = subprocess.run(
+            list(command),
+            input=json.dumps(document, sort_keys=True) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostFailed(f"the alert command did not end within {seconds:.0f} s", where=command[0]) from None
+    except (OSError, ValueError) as error:
+        raise HostFailed(f"the alert command cannot be run: {error}", where=command[0]) from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-TOLD:] or "it gave no reason"
+        raise HostFailed(f"the alert command ended with {done.returncode}: {said}", where=command[0])
