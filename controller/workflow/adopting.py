@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.model.errors import HostFailed
 from controller.model.events import Notice
-from controller.workflow.claims import ask
+from controller.workflow.claims import ask_program
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import describe_drift, on_each_host, read_status, unfit
 
@@ -24,7 +24,7 @@ def adopt_edits(context: RunContext) -> None:
     context.claims.renew(drifted)
     answers, failures = on_each_host(
         [host for host in context.fleet.hosts if host.name in drifted],
-        lambda host: ask(host, "confirm", str(drifted[host.name]["confirmed"])),
+        lambda host: ask_program(host, "confirm", str(drifted[host.name]["confirmed"])),
     )
     refused = {name: error.what for name, error in failures.items()}
     refused |= {name: str(answer.get("error")) for name, answer in answers.items() if not answer["ok"]}

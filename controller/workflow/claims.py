@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from controller.adapters.ssh import connect
+from controller.adapters.ssh import ask
 from controller.model.errors import FleetLocked, HostFailed
 from controller.model.fleet import Host
 from controller.workflow.hosts import on_each_host
@@ -99,7 +99,7 @@ class Claims:
         if by_force and taken:
             on_each_host(
                 [host for host in self._hosts if host.name in taken],
-                lambda host: ask(host, "release", "--run", str(taken[host.name]["run"])),
+                lambda host: ask_program(host, "release", "--run", str(taken[host.name]["run"])),
             )
             taken = self._claim([host for host in self._hosts if host.name in taken])
         if taken:
@@ -108,7 +108,7 @@ class Claims:
     def _claim(self, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
         """Claim or renew; returns host -> the claim of another live run."""
         words = ("claim", "--holder", self._holder, "--run", self._run_id, "--seconds", str(CLAIM_SECONDS))
-        answers, _ = on_each_host(list(hosts), lambda host: ask(host, *words))
+        answers, _ = on_each_host(list(hosts), lambda host: ask_program(host, *words))
         return {
             name: answer["claim"] for name, answer in sorted(answers.items()) if not answer["ok"] and "claim" in answer
         }
@@ -132,13 +132,13 @@ class Claims:
 
     def _release(self) -> None:
         """What cannot be reached is released by time."""
-        on_each_host(self._hosts, lambda host: ask(host, "release", "--run", self._run_id, attempts=1))
+        on_each_host(self._hosts, lambda host: ask_program(host, "release", "--run", self._run_id, attempts=1))
 
 
-def ask(host: Host, *words: str, attempts: int = 3) -> dict[str, Any]:
-    """The answer of one command of `ratchet-host`, within ASK_SECONDS. Raises HostFailed when it gives none."""
-    with connect(host, user=host.admin_user, attempts=attempts) as ssh:
-        code, out, err = ssh.run(f"{PROGRAM} {shlex.join(words)}", timeout=ASK_SECONDS)
+def ask_program(host: Host, *words: str, attempts: int = 3) -> dict[str, Any]:
+    """The answer of one command of `ratchet-host` that may run twice. Raises HostFailed when there is none in time."""
+    command = f"{PROGRAM} {shlex.join(words)}"
+    code, out, err = ask(host, host.admin_user, command, timeout=ASK_SECONDS, attempts=attempts)
     try:
         answer = json.loads(out)
     except ValueError:

@@ -49,6 +49,12 @@ def start(workflow: Callable[..., T], workflow_id: str, *args: Any) -> Callable[
     return handle.get_result
 
 
+def _known(kind: type[RatchetError]) -> str:
+    """The kind's name in model.errors; an adapter's own kind goes by the one that it is a case of."""
+    names: list[str] = [base.__name__ for base in kind.__mro__ if getattr(errors, base.__name__, None) is base]
+    return names[0]
+
+
 def step(name: str, function: Callable[[], T]) -> T:
     """Run one durable step of a workflow; it must be safe to run twice, and return JSON-like values.
 
@@ -60,7 +66,7 @@ def step(name: str, function: Callable[[], T]) -> T:
             return {"value": function()}
         except RatchetError as error:
             return {
-                "error": type(error).__name__,
+                "error": _known(type(error)),
                 "what": error.what,
                 "where": error.where,
                 "next_step": error.next_step,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from controller.adapters.ssh import connect
+from controller.adapters.ssh import ask
 from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.fleet import Fleet, Host
 
@@ -33,8 +33,7 @@ def on_each_host(hosts: list[Host], ask: Callable[[Host], T]) -> tuple[dict[str,
 
 def read_status(host: Host) -> dict[str, Any]:
     """The host's own answer to `ratchet-host status`, with `free_mb` of /var/lib. Raises HostFailed, Transient."""
-    with connect(host, user=host.admin_user) as ssh:
-        code, out, err = ssh.run(f"{STATUS_COMMAND}; df -Pm /var/lib | tail -n 1", timeout=30)
+    code, out, err = ask(host, host.admin_user, f"{STATUS_COMMAND}; df -Pm /var/lib | tail -n 1", timeout=30)
     lines = out.strip().splitlines()
     try:
         document: dict[str, Any] = json.loads("\n".join(lines[:-1]))

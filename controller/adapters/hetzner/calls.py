@@ -12,9 +12,10 @@ from hcloud.actions import ActionException
 
 from controller.adapters.hetzner.access import SOURCES
 from controller.adapters.hetzner.domain import Unavailable
+from controller.adapters.patience import spread
 from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 
-# The SDK retries timeouts, 502, 504, conflicts and the rate limit by itself; these pauses are for the rest.
+# The SDK retries timeouts, 502, 504, conflicts and the rate limit by itself; the rest waits this long, on average.
 BACKOFF_SECONDS = (1.0, 3.0, 9.0)
 SERVER_ERROR = 500
 
@@ -26,7 +27,7 @@ def call(what: str, function: Callable[[], T], *, sleep: Callable[[float], None]
 
     Raises BadInput for the token or the request, Unavailable when out of stock, HostFailed for the rest.
     """
-    for pause in (*BACKOFF_SECONDS, None):
+    for pause in (*spread(BACKOFF_SECONDS), None):
         try:
             return function()
         except (APIException, ActionException, requests.RequestException, KeyError, TypeError) as error:

@@ -13,7 +13,8 @@ import paramiko
 from paramiko.pkey import UnknownKeyType
 
 from controller.adapters.files.atomic import replacing
-from controller.adapters.ssh.failures import UnknownHostKey, classify
+from controller.adapters.patience import spread
+from controller.adapters.ssh.failures import ConnectionBroken, UnknownHostKey, classify
 from controller.adapters.ssh.stream import Stream, chunks, close_quietly, exit_status
 from controller.model.errors import BadInput, HostFailed, Transient
 from controller.model.fleet import Host
@@ -112,7 +113,7 @@ class Connection:
             channel.settimeout(SEND_SECONDS)
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise HostFailed(
+            raise ConnectionBroken(
                 f"the host does not start a command: {error or type(error).__name__}",
                 where=self._host.name,
                 next_step="is the host overloaded, or its account locked? controller status shows it",
@@ -141,6 +142,29 @@ def connect(
         client.close()
 
 
+def ask(
+    host: Host,
+    user: str,
+    command: str,
+    *,
+    timeout: float,
+    attempts: int = len(BACKOFF_SECONDS) + 1,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[int, str, str]:
+    """Run one command that may as well run twice: once more when the connection breaks under it.
+
+    Returns (exit code, stdout, stderr). Raises as `connect` and `Connection.run` do.
+    """
+    for pause in spread(BACKOFF_SECONDS[:1] if attempts > 1 else ()):
+        try:
+            with connect(host, user, attempts=attempts, sleep=sleep) as connection:
+                return connection.run(command, timeout=timeout)
+        except ConnectionBroken:
+            sleep(pause)
+    with connect(host, user, attempts=attempts, sleep=sleep) as connection:
+        return connection.run(command, timeout=timeout)
+
+
 def _connected(
     host: Host, user: str, key: paramiko.PKey, *, attempts: int, sleep: Callable[[float], None]
 ) -> paramiko.SSHClient:
@@ -152,7 +176,7 @@ def _connected(
                 raise HostFailed(
                     f"{error.what} (tried {attempts} times)", where=error.where, next_step=error.next_step
                 ) from None
-            sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1])
+            sleep(next(spread([BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1]])))
     raise ValueError("attempts must be at least 1")
 
 

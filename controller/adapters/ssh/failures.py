@@ -13,6 +13,10 @@ from controller.model.fleet import Host
 SSH_PORT = 22
 
 
+class ConnectionBroken(HostFailed):
+    """The connection broke under a command, which may have run, or not."""
+
+
 class HostKeyUnknown(paramiko.SSHException):
     """The host's key is not in known_hosts."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import paramiko
 
+from controller.adapters.ssh.failures import ConnectionBroken
 from controller.model.errors import HostFailed
 
 CHUNK_BYTES = 65536
@@ -63,7 +64,7 @@ def exit_status(channel: paramiko.Channel, host: str) -> int:
     channel.status_event.wait(EXIT_STATUS_SECONDS)
     status = channel.exit_status
     if not channel.status_event.is_set() or status < 0:
-        raise HostFailed(
+        raise ConnectionBroken(
             "the connection broke before the command had ended",
             where=host,
             next_step="is the host up? controller status shows it; then run the command again",

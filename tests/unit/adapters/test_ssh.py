@@ -17,7 +17,7 @@ import paramiko
 import pytest
 
 from controller.adapters.files.keys import generate_key
-from controller.adapters.ssh import Connection, connect
+from controller.adapters.ssh import Connection, ask, connect
 from controller.adapters.ssh.connection import DISABLED_ALGORITHMS
 from controller.model.errors import BadInput, HostFailed
 from controller.model.fleet import Host
@@ -46,6 +46,10 @@ class _Shell(paramiko.ServerInterface):
         return True
 
 
+# A command that ends with this has its connection broken.
+BREAKS = 99
+
+
 def _execute(channel: paramiko.Channel, command: str) -> None:
     process = subprocess.Popen(
         ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -61,7 +65,10 @@ def _execute(channel: paramiko.Channel, command: str) -> None:
     errors.join()
     # A test may have hung up meanwhile.
     with suppress(EOFError, OSError):
-        channel.send_exit_status(process.wait())
+        status = process.wait()
+        if status == BREAKS:
+            channel.get_transport().close()
+        channel.send_exit_status(status)
         channel.close()
 
 
@@ -231,6 +238,19 @@ def test_a_wrong_host_key_is_refused_at_once_and_loudly(host: Host) -> None:
     assert pauses == []
 
 
+def test_a_question_is_asked_again_when_the_connection_breaks_under_it(host: Host, tmp_path: Path) -> None:
+    pauses: list[float] = []
+    command = f"echo x >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) -gt 1 ] || exit {BREAKS}; echo yes"
+    assert ask(host, "ratchet", command, timeout=10, sleep=pauses.append) == (0, "yes\n", "")
+    assert len(pauses) == 1
+
+
+def test_a_question_under_which_the_connection_always_breaks_is_given_up(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(HostFailed, match="the connection broke"):
+        ask(host, "ratchet", f"echo x >> {tmp_path}/asked; exit {BREAKS}", timeout=10, sleep=lambda _: None)
+    assert (tmp_path / "asked").read_text() == "x\nx\n"
+
+
 def test_a_key_that_the_host_does_not_accept_is_named(host: Host) -> None:
     refused = pytest.raises(HostFailed, match=f"refuses the key {host.key_file} for user somebody")
     with refused, connect(host, user="somebody"):
@@ -245,7 +265,8 @@ def test_an_unreachable_host_is_tried_again_with_growing_pauses_then_given_up(ho
         refused = pytest.raises(HostFailed, match=r"Connection refused \(tried 3 times\)")
         with refused, connect(nobody, user="ratchet", sleep=pauses.append):
             pass
-    assert pauses == [0.5, 1.5]
+    assert 0.25 <= pauses[0] <= 0.75 <= pauses[1] <= 2.25
+    assert len(pauses) == 2
 
 
 def test_a_host_that_accepts_and_says_nothing_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

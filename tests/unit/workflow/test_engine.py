@@ -13,6 +13,7 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 from dbos import DBOS, DBOSConfiguredInstance
+from controller.adapters.ssh.failures import ConnectionBroken
 from controller.model.errors import HostFailed
 from controller.workflow import engine
 
@@ -39,7 +40,8 @@ class Flow(DBOSConfiguredInstance):
 
     def fail(self):
         count("fails")
-        raise HostFailed("it broke", where="web-1", next_step="mend it")
+        # A case of HostFailed that only its adapter knows.
+        raise ConnectionBroken("it broke", where="web-1", next_step="mend it")
 
     def second(self):
         times = count("second")
