@@ -38,6 +38,11 @@ def kept_copies(fleet: FleetUnderTest, host: str) -> str:
     return fleet.ssh(host, "cat /etc/nginx/ratchet/original/edited-*.conf").stdout
 
 
+def words(text: str) -> str:
+    """Without the line breaks of the terminal."""
+    return " ".join(text.split())
+
+
 def test_adopt_makes_the_edits_the_baseline_and_says_what_it_cannot_keep(edited: FleetUnderTest) -> None:
     before = edited.live()
     edited.ssh("lab-1", ADD_SITE)
@@ -50,9 +55,9 @@ def test_adopt_makes_the_edits_the_baseline_and_says_what_it_cannot_keep(edited:
 
     adopted = edited.controller("optimize", "--fleet", "lab", "--experiment", "same", "--adopt")
     assert adopted.returncode == 0, adopted.stderr
-    assert f"{SHOP}: was added" in adopted.stderr
-    assert "is kept as /etc/nginx/ratchet/original/edited-" in adopted.stderr
-    assert "inventory/lab/group_vars/all/nginx.yml" in adopted.stderr
+    assert f"lab-1: its edits by hand are the baseline now: {SHOP}: was added" in words(adopted.stderr)
+    assert "is kept as /etc/nginx/ratchet/original/edited-" in words(adopted.stderr)
+    assert "inventory/lab/group_vars/all/nginx.yml" in words(adopted.stderr)
     assert edited.live() == before
     assert edited.ssh("lab-1", f"cat {SHOP}").stdout.strip() == SITE
     assert "# mine" not in edited.ssh("lab-2", "cat /etc/nginx/nginx.conf").stdout
@@ -69,6 +74,7 @@ def test_edits_in_mid_run_survive_and_stop_the_run(edited: FleetUnderTest) -> No
     edited.ssh("lab-1", ADD_SITE)
     edited.ssh("lab-2", "sudo sed -i 's/^http {/http { # in mid-run/' /etc/nginx/nginx.conf")
     _, err = run.communicate(timeout=180)
+    err = words(err)
     assert run.returncode == 3, err
     assert f"lab-1: was edited by hand: {SHOP}: was added" in err
     assert "lab-2: was edited by hand" in err
@@ -81,7 +87,7 @@ def test_edits_in_mid_run_survive_and_stop_the_run(edited: FleetUnderTest) -> No
     assert edited.controller("optimize", "--fleet", "lab", "--experiment", "same").returncode == 3
     answered = edited.controller("rollback", "--fleet", "lab")
     assert answered.returncode == 3
-    assert "is kept as" in answered.stderr
+    assert "is kept as" in words(answered.stderr)
     assert f"lab-1: was edited by hand: {SHOP}" in answered.stderr
     assert status(edited, "lab-2")["drift"] is None
     assert "# in mid-run" in kept_copies(edited, "lab-2")
