@@ -57,4 +57,4 @@ def tell_adopted(context: RunContext, host: str, answer: Mapping[str, Any]) -> N
 
 def _as_if(status: dict[str, Any]) -> dict[str, Any]:
     """The status as it would be without the edits: a confirm makes the baseline live."""
-    return status | {"drift": None, "live": status.get("confirmed")}
+    return status | {"drift": None, "live": status.get("confirmed"), "verified": True}

@@ -158,6 +158,7 @@ def edited_on_baseline(fleet: Fleet, expected: dict[str, str]) -> dict[str, str]
         for name, status in sorted(statuses.items())
         if status.get("drift")
         and not status.get("lease")
+        and status.get("verified", True)
         and status.get("live") == status.get("confirmed") == expected[name]
     }
 

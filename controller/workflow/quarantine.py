@@ -96,7 +96,12 @@ def too_many_in_a_row(context: RunContext, results: list[dict[str, Any]]) -> boo
 
 
 def _on(baseline: str, status: dict[str, Any] | None) -> bool:
-    return status is not None and status.get("live") == status.get("confirmed") == baseline and not status.get("lease")
+    return (
+        status is not None
+        and status.get("live") == status.get("confirmed") == baseline
+        and status.get("verified", True)
+        and not status.get("lease")
+    )
 
 
 def tell_left_out(
