@@ -41,7 +41,8 @@ def cut_until_the_run_has_ended(scene: Scene) -> None:
 def _power(moment: Moment, inject: Callable[[Scene], None], what: str, experiment: str, says: str) -> Fault:
     return Fault(
         name=f"power cut {what}", group="power", moment=moment, inject=inject, experiment=experiment,
-        exits=frozenset({3}), says=says, seconds=BOOT_SECONDS,
+        # 5: it was not up again when the controller wanted to look.
+        exits=frozenset({3, 5}), says=f"{says}|could not be verified", seconds=BOOT_SECONDS,
     )  # fmt: skip
 
 
@@ -56,11 +57,12 @@ def faults() -> Iterator[Fault]:
     )  # fmt: skip
     yield Fault(
         name="host rebooted in mid-trial", group="power-2", moment=moments.MID_TRIAL,
-        inject=at_a_switch(_reboot), exits=frozenset({3}), says="host-failed: ", seconds=BOOT_SECONDS,
+        inject=at_a_switch(_reboot), exits=frozenset({3, 5}),
+        says="host-failed: |could not be verified", seconds=BOOT_SECONDS,
     )  # fmt: skip
     yield Fault(
         name="power cut in the live check", group="power-2", moment=moments.step("checking on the live instance"),
-        inject=at_a_switch(cut), experiment="keep", exits=frozenset({3}), says="host-failed: ",
+        inject=at_a_switch(cut), experiment="keep", exits=frozenset({3, 5}), says="host-failed: |could not be verified",
         seconds=BOOT_SECONDS,
     )  # fmt: skip
 
