@@ -54,6 +54,7 @@ class Optimize(DBOSConfiguredInstance):
         searches: list[SearchSummary] = []
         status: RunStatus = "completed"
         message = ""
+        unsettled: JsonDict | None = None
         try:
             before = baseline = engine.step(
                 "check the hosts", lambda: check(context, run_id, adopt=request.get("adopt", False))
@@ -69,10 +70,12 @@ class Optimize(DBOSConfiguredInstance):
             for planned in _remaining(plan, results):
                 trial = hosts_left(plan, planned, baseline)
                 outcome = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, baseline))
+                unsettled = outcome
                 settled = engine.step(
                     f"settle trial {trial.number}",
                     partial(settle, context, run_id, trial, TrialResult.model_validate(outcome), baseline),
                 )
+                unsettled = None
                 results.append(settled["result"])
                 baseline = settled["baseline"]
                 if settled["stop"]:
@@ -83,6 +86,10 @@ class Optimize(DBOSConfiguredInstance):
                     break
         except RatchetError as error:
             status, message = _status_of(error), str(error)
+            if unsettled is not None:
+                result = not_settled(TrialResult.model_validate(unsettled), error)
+                results.append(json_document(result))
+                message = f"trial {result.trial}: {result.note or result.reason}; then {message}"
             if baseline and not isinstance(error, RestoreUnverified):
                 status, message = self._restore(baseline, status, message)
         sealed = engine.step(
@@ -199,6 +206,14 @@ def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:
         won = {result["experiment"] for result in results if result["verdict"] == "KEEP"}
         if trial.experiment.name not in won:
             yield trial
+
+
+def not_settled(result: TrialResult, error: RatchetError) -> TrialResult:
+    """What the run tells of a trial whose verdict could not be carried out: what was measured, and never KEEP."""
+    if result.verdict != "KEEP":
+        return result
+    note = f"{error.where}: {error.what}" if error.where else error.what
+    return result.model_copy(update={"verdict": "REVERT", "reason": "commit-failed", "note": note})
 
 
 def _stopped(stop: dict[str, str]) -> tuple[RunStatus, str]:
