@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
+from sqlalchemy.exc import SQLAlchemyError
 
 from controller.model import errors
-from controller.model.errors import RatchetError
+from controller.model.errors import HostFailed, RatchetError
 
 # Ours, not DBOS's hash of the source: an upgrade of Ratchet must not strand unfinished runs.
 APPLICATION_VERSION = "1"
@@ -26,6 +27,7 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
     """Launch DBOS for one run. The caller holds the fleet's lock: two launches of one id would steal from each other.
 
     Configured instances of workflow classes must exist before this is entered.
+    Raises HostFailed when the database fails.
     """
     config: DBOSConfig = {
         "name": "ratchet",
@@ -34,12 +36,21 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
         "application_version": APPLICATION_VERSION,
         "log_level": "CRITICAL",
     }
-    DBOS(config=config)
-    DBOS.launch()
     try:
-        yield
-    finally:
-        DBOS.destroy(workflow_completion_timeout_sec=0)
+        DBOS(config=config)
+        DBOS.launch()
+        try:
+            yield
+        finally:
+            DBOS.destroy(workflow_completion_timeout_sec=0)
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise HostFailed(
+            f"the database failed in the middle of the run: {str(cause).splitlines()[0]}",
+            where=executor_id,
+            next_step="mend it (free its disk, or put a copy back), then: controller resume. Without it: controller "
+            "rollback puts the hosts on their baseline, as their leases do by themselves",
+        ) from None
 
 
 def start(workflow: Callable[..., T], workflow_id: str, *args: Any) -> Callable[[], T]:

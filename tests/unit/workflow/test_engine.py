@@ -47,18 +47,24 @@ class Flow(DBOSConfiguredInstance):
         times = count("second")
         if times == 1 and sys.argv[2] == "die":
             os.kill(os.getpid(), 9)
+        if sys.argv[2] == "corrupt":
+            for file in folder.glob("state.db*"):
+                file.write_bytes(b"this was a database once" * 400)
         return times
 
 
 flow = Flow("flow")
-with engine.launched(f"sqlite:///{folder}/state.db", "r-1"):
-    print(json.dumps(engine.start(flow.run, "r-1", {})()))
+try:
+    with engine.launched(f"sqlite:///{folder}/state.db", "r-1"):
+        print(json.dumps(engine.start(flow.run, "r-1", {})()))
+except HostFailed as error:
+    print(json.dumps([error.what, error.next_step]))
 """
 
 
-def start(folder: Path, *, die: bool) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *, die: bool = False, how: str = "live") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), "die" if die else "live"],
+        [sys.executable, "-c", PROGRAM, str(folder), "die" if die else how],
         capture_output=True,
         text=True,
         timeout=60,
@@ -79,3 +85,10 @@ def test_a_finished_workflow_is_only_read_again(tmp_path: Path) -> None:
     first, again = start(tmp_path, die=False), start(tmp_path, die=False)
     assert first.stdout == again.stdout != ""
     assert (tmp_path / "second").read_text() == "x"
+
+
+def test_a_database_that_fails_in_mid_run_is_told_in_words(tmp_path: Path) -> None:
+    ended = start(tmp_path, how="corrupt")
+    what, next_step = json.loads(ended.stdout)
+    assert what.startswith("the database failed in the middle of the run: ") and "controller resume" in next_step
+    assert "Traceback" not in ended.stderr
