@@ -36,7 +36,7 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
         scene.restart_clock()
         fault.inject(scene)
         if fault.seconds is not None:
-            seconds, late = _wait_until_back(scene, fault.seconds)
+            seconds, late = _wait_until_back(scene, fault.seconds, alone=fault.alone)
             problems += late
         problems += _explained(bay, fault, scene.run)
     except Exception as error:  # the harness itself failed: say so, and go on with the next fault
@@ -82,7 +82,7 @@ def allowed(bay: Bay, host: str, run: LiveRun) -> set[str]:
     return found
 
 
-def _wait_until_back(scene: Scene, limit: float) -> tuple[float, list[str]]:
+def _wait_until_back(scene: Scene, limit: float, *, alone: bool) -> tuple[float, list[str]]:
     """(seconds until the last host was on its baseline, what is wrong with that)."""
 
     def back(host: BrokenHost) -> tuple[float, list[str]]:
@@ -96,11 +96,12 @@ def _wait_until_back(scene: Scene, limit: float) -> tuple[float, list[str]]:
                 return taken, problems or [f"its baseline is {state.running.configuration}"]
             time.sleep(POLL_SECONDS)
 
-    with ThreadPoolExecutor(max_workers=len(scene.bay.hosts)) as pool:
-        results = list(pool.map(back, scene.bay.hosts))
+    hosts = [scene.host] if alone else scene.bay.hosts
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        results = list(pool.map(back, hosts))
     problems = [
         f"{host.name}: after {taken:.0f} s: {what}"
-        for host, (taken, found) in zip(scene.bay.hosts, results, strict=True)
+        for host, (taken, found) in zip(hosts, results, strict=True)
         for what in found
     ]
     longest = max(taken for taken, _ in results)

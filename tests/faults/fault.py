@@ -64,6 +64,8 @@ class Fault:
             fault, and its baseline is looked at when the run has ended.
         experiment: which of `experiments.py` the run is about.
         goes_on: the run is the resumption of what an earlier fault broke off, where there is one.
+        alone: only the broken host's time counts: the controller cannot tell silence from a slow block, and measures on
+            the others until its patience has ended. When the run has ended, all hosts are looked at as ever.
         prepare: before the run starts. mend: after the hosts are back, or were given up.
     """
 
@@ -76,6 +78,7 @@ class Fault:
     seconds: float | None = AT_ONCE
     experiment: str = "long"
     goes_on: bool = False
+    alone: bool = False
     prepare: Callable[[Bay], None] = lambda _bay: None
     mend: Callable[[Scene], None] = nothing
 

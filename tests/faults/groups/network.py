@@ -58,19 +58,19 @@ def faults() -> Iterator[Fault]:
     )  # fmt: skip
     yield Fault(
         name="network cut for 20 s, two leases", group="network-1", moment=moments.MID_TRIAL, inject=cut(20),
-        exits=frozenset({3}), says="host-failed: ", seconds=BY_LEASE, mend=join,
+        exits=frozenset({3}), says="host-failed: ", seconds=BY_LEASE, alone=True, mend=join,
     )  # fmt: skip
     yield Fault(
         name="network cut for 30 s (duet)", group="network-2", moment=moments.MID_TRIAL, inject=cut(30),
-        experiment="long-duet", exits=frozenset({3, 5}), says="host-failed: ", seconds=BY_LEASE, mend=join,
+        experiment="long-duet", exits=frozenset({3, 5}), says="host-failed: ", seconds=BY_LEASE, alone=True, mend=join,
     )  # fmt: skip
     yield Fault(
         name="network cut for good", group="network-2", moment=moments.MID_TRIAL, inject=cut_for_good,
-        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, mend=join,
+        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, alone=True, mend=join,
     )  # fmt: skip
     yield Fault(
         name="sshd hangs in mid-trial", group="network-3", moment=moments.MID_TRIAL, inject=hang_sshd,
-        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, mend=join,
+        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, alone=True, mend=join,
     )  # fmt: skip
     yield Fault(
         name="sshd accepts and hangs before the run", group="network-3", moment=moments.START, inject=lambda _: None,
