@@ -53,7 +53,7 @@ def provisioned(root: Path, *, bays: int, hosts: int, keep: bool) -> Iterator[li
             lab.down()
 
 
-def inject_group(bay: Bay, group: list[Fault], rng: random.Random) -> list[Outcome]:
+def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path) -> list[Outcome]:
     """One group on one fleet, one fault after the other, and what must be possible afterwards."""
     outcomes = []
     for fault in group:
@@ -63,15 +63,17 @@ def inject_group(bay: Bay, group: list[Fault], rng: random.Random) -> list[Outco
             # The run came to its end before the moment: a new one is begun for it.
             outcome = exercise(bay, fault, rng)
         outcomes.append(outcome)
-        _tell(outcome, fault.moment.name, time.monotonic() - started)
+        _tell(outcome, fault.moment.name, time.monotonic() - started, record)
     started = time.monotonic()
     problems = finish(bay)
     outcomes.append(Outcome("after each group: resume, and an ordinary run", group[0].group, problems, None))
-    _tell(outcomes[-1], group[0].group, time.monotonic() - started)
+    _tell(outcomes[-1], group[0].group, time.monotonic() - started, record)
     return outcomes
 
 
-def _tell(outcome: Outcome, moment: str, seconds: float) -> None:
+def _tell(outcome: Outcome, moment: str, seconds: float, record: Path) -> None:
+    with SAYING, record.open("a") as file:
+        file.write(json.dumps(asdict(outcome)) + "\n")
     back = "" if outcome.seconds is None else f", back after {outcome.seconds:.1f} s"
     verdict = "ok" if outcome.passed else "FAILED"
     say(
@@ -89,12 +91,9 @@ def inject_all(bays: list[Bay], groups: list[list[Fault]], seed: int, record: Pa
         number, group = numbered
         bay = free.get()
         try:
-            outcomes = inject_group(bay, group, random.Random(seed + number))
+            return inject_group(bay, group, random.Random(seed + number), record)
         finally:
             free.put(bay)
-        with SAYING, record.open("a") as file:
-            file.writelines(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes)
-        return outcomes
 
     with ThreadPoolExecutor(max_workers=len(bays)) as pool:
         return [outcome for outcomes in pool.map(one, enumerate(groups)) for outcome in outcomes]
@@ -105,9 +104,7 @@ def switch(bay: Bay, record: Path, count: int) -> Outcome:
     started = time.monotonic()
     bay.start("optimize", "--fleet", bay.name, "--experiment", "brief").wait(120)
     outcome, seen = switch_back_and_forth(bay, bay.hosts[0], count)
-    _tell(outcome, seen, time.monotonic() - started)
-    with record.open("a") as file:
-        file.write(json.dumps(asdict(outcome)) + "\n")
+    _tell(outcome, seen, time.monotonic() - started, record)
     return outcome
 
 
