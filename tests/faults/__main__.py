@@ -58,10 +58,15 @@ def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path)
     outcomes = []
     for fault in group:
         started = time.monotonic()
-        outcome = exercise(bay, fault, rng)
-        if not outcome.injected and fault.goes_on:
-            # The run came to its end before the moment: a new one is begun for it.
+        try:
             outcome = exercise(bay, fault, rng)
+            if not outcome.injected and fault.goes_on:
+                # The run came to its end before the moment: a new one is begun for it.
+                outcome = exercise(bay, fault, rng)
+        except Exception as error:  # the fleet could not be made ready for it
+            outcome = Outcome(fault.name, fault.group, [f"not injected: {type(error).__name__}: {error}"], None, False)
+            for host in bay.hosts:
+                host.heal()
         outcomes.append(outcome)
         _tell(outcome, fault.moment.name, time.monotonic() - started, record)
     started = time.monotonic()
