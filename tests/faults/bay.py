@@ -274,4 +274,4 @@ class Bay:
             cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"the fleet cannot be put back: {done.stdout[-2000:]}")
+            raise RuntimeError(f"the fleet cannot be put back: {(done.stdout + done.stderr)[-2000:]}")
