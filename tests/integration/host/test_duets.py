@@ -142,7 +142,7 @@ def test_a_duet_does_not_go_on_beside_a_dead_live_instance(host: Host) -> None:
     assert session.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]
     host.run("systemctl kill --signal=KILL nginx")
     host.until(lambda: not host.status()["nginx"]["running"], 5)
-    assert "not running" in session.ask("metrics")["error"]
+    assert "not running" in session.ask("assign", a=VARIANT_ID, b=BASELINE_ID)["error"]
     assert session.ask("end")["verified"] and host.level() == "level 9\n"
     assert_gone(host)
 
