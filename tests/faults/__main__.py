@@ -6,6 +6,7 @@ import argparse
 import json
 import queue
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -22,11 +23,13 @@ from tests.faults.bay import Bay
 from tests.faults.catalogue import faults, one_of_each
 from tests.faults.exercise import exercise, finish
 from tests.faults.fault import LEASE, Fault, Outcome
+from tests.faults.live_run import kill_all
 from tests.faults.switches import switch_back_and_forth
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = "faults"
 SAYING = threading.Lock()
+STOPPING = threading.Event()
 
 
 def say(*lines: str) -> None:
@@ -57,6 +60,8 @@ def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path)
     """One group on one fleet, one fault after the other, and what must be possible afterwards."""
     outcomes = []
     for fault in group:
+        if STOPPING.is_set():
+            return outcomes
         started = time.monotonic()
         try:
             outcome = exercise(bay, fault, rng)
@@ -69,6 +74,8 @@ def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path)
                 host.heal()
         outcomes.append(outcome)
         _tell(outcome, fault.moment.name, time.monotonic() - started, record)
+    if STOPPING.is_set():
+        return outcomes
     started = time.monotonic()
     problems = finish(bay)
     outcomes.append(Outcome("after each group: resume, and an ordinary run", group[0].group, problems, None))
@@ -113,6 +120,12 @@ def switch(bay: Bay, record: Path, count: int) -> Outcome:
     return outcome
 
 
+def stop(_number: int, _frame: object) -> None:
+    """Ctrl-C: end the runs under way, mend what was broken, and inject nothing more."""
+    STOPPING.set()
+    kill_all()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", action="append", metavar="GROUP", help="groups that begin so; may be repeated")
@@ -135,6 +148,8 @@ def main() -> int:
     if args.list:
         say(*(f"{fault.group:16} {fault.name} [{fault.moment.name}]" for fault in chosen))
         return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     groups: dict[str, list[Fault]] = {}
     for fault in chosen:
         groups.setdefault(fault.group, []).append(fault)
@@ -143,7 +158,7 @@ def main() -> int:
         record = root / "outcomes.jsonl"
         with provisioned(root, bays=args.bays, hosts=args.hosts, keep=args.folder is not None) as bays:
             outcomes = inject_all(bays, list(groups.values()), args.seed, record)
-            if args.only is None or "switches" in args.only:
+            if not STOPPING.is_set() and (args.only is None or "switches" in args.only):
                 outcomes.append(switch(bays[0], record, 50 if args.quick else 500))
         if args.table:
             recorded = [Outcome(**json.loads(line)) for line in record.read_text().splitlines()]

@@ -10,6 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+_alive: set[subprocess.Popen[bytes]] = set()
+
+
+def kill_all() -> None:
+    """End every run that was started here: a harness that is stopped leaves no controller behind."""
+    for process in list(_alive):
+        process.kill()
+
 
 class LiveRun:
     """One `controller optimize` or `resume` in a process group of its own."""
@@ -30,6 +38,7 @@ class LiveRun:
             self.process = subprocess.Popen(
                 command, cwd=project, env=environment, stdout=out, stderr=err, start_new_session=True
             )
+        _alive.add(self.process)
 
     @property
     def folder(self) -> Path:
