@@ -26,13 +26,12 @@ from controller.report.words import effect_words, reason_words
 PLAIN_EVERY_PAIRS = 5
 
 
-def _live(judgement: Judgement) -> str:
-    effect = "" if judgement.effect is None else f"{judgement.effect.estimate:+.1%}"
-    return f"effect {effect or '  ?  '}  evidence {judgement.evidence:.3g} of {judgement.threshold:.0f}"
+def _effect(judgement: Judgement) -> str:
+    return "  ?  " if judgement.effect is None else f"{judgement.effect.estimate:+.1%}"
 
 
-def _floor(plan: TrialPlan) -> int:
-    return plan.timing.planned_pairs
+def _evidence(judgement: Judgement) -> str:
+    return f"effect {_effect(judgement)}  evidence {judgement.evidence:.3g} of {judgement.threshold:.0f}"
 
 
 class ProgressDisplay:
@@ -44,7 +43,7 @@ class ProgressDisplay:
         self._rich = self._console.is_terminal and not quiet
         self._progress: Progress | None = None
         self._tasks: dict[int, TaskID] = {}
-        self._names: dict[int, str] = {}
+        self._plans: dict[int, TrialPlan] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> ProgressDisplay:
@@ -98,25 +97,40 @@ class ProgressDisplay:
     def _start_trial(self, event: TrialStarted) -> None:
         plan = event.plan
         name = f"{plan.experiment.name}/{plan.variant.name}"
-        if plan.number in self._names:
+        if plan.number in self._plans:
             return  # another stint of it
-        self._names[plan.number] = name
+        self._plans[plan.number] = plan
         if self._progress is not None:
             description = f"trial {plan.number} of {event.trials_in_run}: {name}"
-            self._tasks[plan.number] = self._progress.add_task(description, total=_floor(plan), live="")
+            self._tasks[plan.number] = self._progress.add_task(description, total=plan.timing.planned_pairs, live="")
         else:
             self._say(f"trial {plan.number} of {event.trials_in_run}: probing {name} on {', '.join(plan.hosts)}")
 
     def _pair(self, event: PairJudged) -> None:
+        judgement = event.judgement
+        match event.phase:
+            case "trial":
+                what, live = f"pair {judgement.pairs}", _evidence(judgement)
+            case "live check":
+                what, live = f"live check, pair {judgement.pairs}", f"effect {_effect(judgement)}"
+            case "soak":
+                what, live = f"soak, block {judgement.pairs}", "healthy so far"
         left = f"at most {event.seconds_left_at_most:.0f} s left"
         if self._progress is not None:
+            judging = event.phase == "trial"
             self._progress.update(
                 self._tasks[event.trial],
-                completed=event.judgement.pairs,
-                live=f"{_live(event.judgement)}  {left}",
+                completed=judgement.pairs if judging else None,
+                live=f"{live if judging else f'{what}: {live}'}  {left}",
             )
-        elif event.judgement.pairs % PLAIN_EVERY_PAIRS == 0 or event.judgement.action != "continue":
-            self._say(f"  pair {event.judgement.pairs}: {_live(event.judgement)}, {event.judgement.action}, {left}")
+        elif judgement.action in {"keep", "revert"}:
+            self._say(f"  {what}: {live}, {judgement.action if event.phase == 'trial' else _ended(judgement)}")
+        elif judgement.pairs % PLAIN_EVERY_PAIRS == 0:
+            self._say(f"  {what}: {live}, {judgement.action}, {left}")
+
+
+def _ended(judgement: Judgement) -> str:
+    return "no harm" if judgement.action == "keep" else f"harm: {judgement.note}"
 
 
 # More than any trial's pairs: a finished bar is full.

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from controller.model.blocks import Block, ClassFigures
-from controller.model.experiment import Design, Metric
-from controller.model.trial import Pair
+from controller.model.experiment import Metric
+from controller.model.trial import Pair, ProbeDesign
 
 # A figure of zero (microseconds, bytes) is below what can be told; its logarithm would be none.
 SMALLEST = 1.0
@@ -20,7 +20,7 @@ SMALLEST_LOGGED_US = 1000.0
 MORE_IS_BETTER: frozenset[Metric] = frozenset({"throughput"})
 
 
-def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
+def gain(pair: Pair, metric: Metric, design: ProbeDesign) -> float | None:
     """The pair's gain; None when a block does not tell the metric.
 
     A duet compares p50 request by request (`paired_gain`), which cancels what both arms lived through. Live traffic is
@@ -37,7 +37,7 @@ def gain(pair: Pair, metric: Metric, design: Design) -> float | None:
     return log_ratio(variant, control) if metric in MORE_IS_BETTER else log_ratio(control, variant)
 
 
-def gains(pair: Pair, metrics: Iterable[Metric], design: Design) -> dict[Metric, float]:
+def gains(pair: Pair, metrics: Iterable[Metric], design: ProbeDesign) -> dict[Metric, float]:
     """The gain of each metric that both blocks tell, in the order given."""
     told = {metric: gain(pair, metric, design) for metric in metrics}
     return {metric: each for metric, each in told.items() if each is not None}

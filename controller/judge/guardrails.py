@@ -141,11 +141,11 @@ class GuardrailWatch:
                 return _missing(
                     pair, f"requests of {arm}{f' ({block.invalid_reason})' if block.invalid_reason else ''}"
                 )
-            self._errors[arm] += _errors(block)
+            self._errors[arm] += failures(block)
             self._requests[arm] += block.requests
         limit = self._limits.error_rate
         for where, errors, requests in (
-            (f"{pair.host}, pair {pair.number}", _errors(pair.variant), pair.variant.requests),
+            (f"{pair.host}, pair {pair.number}", failures(pair.variant), pair.variant.requests),
             ("all pairs", self._errors["variant"], self._requests["variant"]),
         ):
             if errors >= FEWEST_ERRORS and errors > limit * requests:
@@ -179,7 +179,7 @@ class GuardrailWatch:
         return None
 
 
-def _errors(block: Block) -> int:
+def failures(block: Block) -> int:
     """Failed requests, without those that the probe itself could not make (they make the block invalid)."""
     return block.errors - min(block.errors, block.error_classes.get("local", 0))
 

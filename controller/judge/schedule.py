@@ -6,11 +6,21 @@ Each draw hashes what it is for, so it depends on no other draw, on no version o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from controller.model.blocks import Arm
+from controller.model.trial import ProbeDesign
 
 _SLOTS_PER_DIGEST = 256
+
+
+def planned_pairs(
+    design: ProbeDesign, seed: int, trial_number: int, host: str, count: int
+) -> Sequence[tuple[Arm, ...]]:
+    """What the agent's plan gives for one host: a soak is block after block of the variant, nothing is drawn."""
+    if design == "soak":
+        return [("variant",)] * count
+    return draw_pairs(seed, trial_number, host, count)
 
 
 def draw_pairs(seed: int, trial_number: int, host: str, count: int) -> list[tuple[Arm, Arm]]:

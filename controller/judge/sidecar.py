@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from controller.judge.schedule import draw_pairs
+from controller.judge.schedule import planned_pairs
 from controller.model.blocks import Arm, Block
-from controller.model.experiment import Design, Frozen, Source, Workload
+from controller.model.experiment import Frozen, Source, Workload
+from controller.model.trial import ProbeDesign
 
 _Model = TypeVar("_Model", bound=Frozen)
 _MOST_PAIRS = 100_000
@@ -35,12 +37,12 @@ class Sidecar:
 
     host: str
     trial: int
-    design: Design
+    design: ProbeDesign
     source: Source
     arms: dict[Arm, str]
     workload: Workload
     seed: int
-    pairs: list[tuple[Arm, Arm]]
+    pairs: Sequence[tuple[Arm, ...]]
     block_seconds: float
     burn_in_seconds: float
     minimum_requests: int
@@ -56,6 +58,10 @@ class Sidecar:
     rows: int
     size: int
     sha256: str
+
+    @property
+    def blocks_of_a_pair(self) -> int:
+        return 1 if self.design == "soak" else 2
 
     @property
     def timeout_us(self) -> int:
@@ -133,8 +139,8 @@ def read_sidecar(document: object) -> Sidecar:
     if fields.value("complete") is not True:
         raise fields.wrong("complete", "the trial was never sealed; its evidence is not whole")
     design = fields.value("design")
-    if design not in ("duet", "switchback"):
-        raise fields.wrong("design", "expected duet or switchback")
+    if design not in ("duet", "switchback", "soak"):
+        raise fields.wrong("design", "expected duet, switchback or soak")
     source = fields.source()
     if source == "live" and design != "switchback":
         raise fields.wrong("source", "live traffic is for a switchback")
@@ -148,7 +154,7 @@ def read_sidecar(document: object) -> Sidecar:
     planned = schedule.items("pairs")
     if len(planned) > _MOST_PAIRS:
         raise schedule.wrong("pairs", f"more than {_MOST_PAIRS} pairs")
-    drawn = draw_pairs(seed, trial, host, len(planned))
+    drawn = planned_pairs(design, seed, trial, host, len(planned))
     for number, (given, expected) in enumerate(zip(planned, drawn, strict=True), 1):
         if given != list(expected):
             raise schedule.wrong("pairs", f"pair {number} is not in the order that seed, trial and host give")
@@ -160,7 +166,7 @@ def read_sidecar(document: object) -> Sidecar:
     return Sidecar(
         host=host,
         trial=trial,
-        design="duet" if design == "duet" else "switchback",
+        design=design,
         source=source,
         arms={"control": arms.text("control"), "variant": arms.text("variant")},
         workload=workload,

@@ -46,8 +46,9 @@ def recompute(csv_text: str, sidecar: object) -> list[Block]:
     if len(groups) != len(told.blocks):
         raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but the CSV has {len(groups)}")
     blocks = [_check_block(block, group, told) for block, group in zip(told.blocks, groups, strict=True)]
-    for index in range(0, len(blocks), 2):
-        _check_pair(blocks[index : index + 2], groups[index : index + 2], told)
+    width = told.blocks_of_a_pair
+    for index in range(0, len(blocks), width):
+        _check_pair(blocks[index : index + width], groups[index : index + width], told)
     _check_whole(csv_text, sum(map(len, groups)), told)
     return blocks
 
@@ -71,22 +72,22 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
     rows = read_rows(csv_text, told.timeout_us)
     groups: list[list[Row]] = []
     for pair, order in enumerate(told.pairs, 1):
-        two: list[list[Row]] = [[], []]
-        places = _duet_places(told, pair) if told.design == "duet" else _switchback_places(told)
+        of_pair: list[list[Row]] = [[] for _ in order]
+        before = told.blocks_of_a_pair * (pair - 1)
         end = 1
-        for place, seq, due_us in places:
+        for place, seq, due_us in _duet_places(told, pair) if told.design == "duet" else _places_in_turn(told):
             row = next(rows, None)
             if row is None:
-                # A switchback may stop between the two blocks of a pair.
-                if seq == 0 and (told.design == "switchback" or not any(two)):
+                # Blocks that come in turn may end between two of a pair.
+                if seq == 0 and (told.design != "duet" or not any(of_pair)):
                     break
-                raise wrong(end + 1, "seq", f"the CSV ends within block {2 * pair - 1 + place}: it is truncated")
-            _check_place(row, pair=pair, block=2 * pair - 1 + place, arm=order[place], seq=seq, due_us=due_us)
+                raise wrong(end + 1, "seq", f"the CSV ends within block {before + place + 1}: it is truncated")
+            _check_place(row, pair=pair, block=before + place + 1, arm=order[place], seq=seq, due_us=due_us)
             check_status(row, told.expected_status(row.pair, row.seq))
-            two[place].append(row)
+            of_pair[place].append(row)
             end = row.line
-        groups.extend(group for group in two if group)
-        if not all(two):
+        groups.extend(group for group in of_pair if group)
+        if not all(of_pair):
             break
     extra = next(rows, None)
     if extra is not None:
@@ -94,9 +95,9 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
     return groups
 
 
-def _switchback_places(told: Sidecar) -> Iterator[tuple[int, int, float]]:
+def _places_in_turn(told: Sidecar) -> Iterator[tuple[int, int, float]]:
     """(place of the block in its pair, seq, when due in microseconds) of a pair's rows, in order."""
-    for place in (0, 1):
+    for place in range(told.blocks_of_a_pair):
         for seq in range(told.burn_in + told.counted):
             yield place, seq, (seq - told.burn_in) * told.interval_ns / 1000
 
@@ -142,7 +143,7 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         **figures(counted),
         "classes": {},
     }
-    if told.design == "switchback" and not told.saturation:
+    if told.design != "duet" and not told.saturation:
         computed |= {"achieved_rate": round(_achieved(counted, told.workload.rate), 2), "paired_gain": None}
     compare(block, computed, place)
     return block

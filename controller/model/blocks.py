@@ -12,7 +12,11 @@ Arm = Literal["control", "variant"]
 
 
 class SideMetrics(Frozen):
-    """nginx and host figures over one block; None where the host does not tell."""
+    """nginx and host figures over one block; None where the host does not tell.
+
+    `error_log_lines`: lines of level error or worse in nginx's error log; `upstream_errors`: those of them that name an
+    upstream.
+    """
 
     cpu_us_per_request: float | None = None
     rss_bytes: int | None = None
@@ -22,6 +26,8 @@ class SideMetrics(Frozen):
     psi_cpu_us: int | None = None
     psi_memory_us: int | None = None
     psi_io_us: int | None = None
+    error_log_lines: int | None = None
+    upstream_errors: int | None = None
 
 
 class ClassFigures(Frozen):

@@ -33,11 +33,16 @@ class TrialStarted(Frozen):
     trials_in_run: int
 
 
+# What a pair is judged for: the verdict, no harm on the live instance, or health in the soak (there a pair is a block).
+Phase = Literal["trial", "live check", "soak"]
+
+
 class PairJudged(Frozen):
     """One more pair, and what the judge says now."""
 
     event: Literal["pair"] = "pair"
     trial: int
+    phase: Phase = "trial"
     host: str
     number: int
     judgement: Judgement

@@ -9,6 +9,8 @@ from pydantic import Field
 from controller.model.blocks import Block
 from controller.model.experiment import Design, Experiment, Frozen, Metric, Source, Timing, Variant
 
+# What one stretch of probing does: a trial in its design, or a soak of the variant alone.
+ProbeDesign = Literal["duet", "switchback", "soak"]
 VerdictName = Literal["KEEP", "REVERT"]
 ReasonCode = Literal[
     "proven-gain",  # KEEP: enough evidence, confirmed on fresh pairs
@@ -28,6 +30,11 @@ ReasonCode = Literal[
     "guardrail-body",
     "guardrail-missing-data",
     "guardrail-sample-ratio",  # live traffic: one arm got more requests than chance explains
+    "soak-errors",  # in the soak: requests failed
+    "soak-memory",  # in the soak: memory beyond its limit, or climbing towards it
+    "soak-open-files",
+    "soak-error-log",  # in the soak: nginx logged errors that it does not log under the baseline
+    "soak-pressure",  # in the soak: the host stalled on memory or disks, or TCP retransmitted
     "measurement-invalid",  # the CSV is damaged, or does not give the verdict that was reached live
     "rejected-by-nginx",  # nginx -t or the reload refused the configuration
     "host-failed",
@@ -102,12 +109,13 @@ class TrialPlan(Frozen):
     number: int = Field(ge=1)
     experiment: Experiment
     variant: Variant
-    design: Design
+    design: ProbeDesign
     timing: TrialTiming
     hosts: list[str]
     seed: int
     alpha: float
     variants_in_run: int
+    soak_seconds: float = Field(default=0.0, description="how long a proven variant is watched before its commit")
     control_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
     variant_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
 
@@ -144,6 +152,17 @@ class LiveCheck(Frozen):
     failed_hosts: list[str] = []
 
 
+class SoakCheck(Frozen):
+    """What some seconds of the variant alone, live and under load, said about its health (controller/judge/soak.py)."""
+
+    passed: bool
+    reason: ReasonCode | None = None
+    note: str = ""
+    seconds: float
+    sequence: list[str] = Field(default=[], description="host of each judged block, in the order of judging")
+    failed_hosts: list[str] = []
+
+
 class Stint(Frozen):
     """A few pairs of one variant in a search; the pairs of all its stints fold into one judgement, in this order.
 
@@ -167,11 +186,12 @@ class TrialResult(Frozen):
     reason: ReasonCode
     note: str = ""
     objective: str
-    design: Design
+    design: ProbeDesign
     effect: Effect | None
     confirmed_effect: Effect | None
     goals: list[GoalEffect] = Field(default=[], description="of an objective that has several, one a goal")
     live: LiveCheck | None = Field(default=None, description="None: not proven, or measured on the live instance")
+    soak: SoakCheck | None = Field(default=None, description="None: not proven, or no soak was asked for")
     evidence: float
     threshold: float
     pairs: int

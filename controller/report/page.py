@@ -24,6 +24,7 @@ from controller.report.words import (
     evidence_words,
     live_words,
     reason_words,
+    soak_words,
     time_words,
     value_words,
 )
@@ -90,6 +91,7 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "probing": duration_words(result.probing_seconds),
         "duration": duration_words(result.seconds),
         "live": live_words(result),
+        "soak": "" if result.soak is None else soak_words(result.soak),
         "guardrails": guardrail_rows(experiment.guardrails, pairs),
         **_plots(plan, result, pairs),
     }

@@ -21,6 +21,7 @@ from controller.report.words import (
     evidence_words,
     live_words,
     reason_words,
+    soak_words,
     time_words,
     value_words,
 )
@@ -222,6 +223,7 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
                 ("goals", "\n".join(goal_words(trial.goals))),
                 ("evidence", evidence if trial.pairs else ""),
                 ("live", live_words(trial)),
+                ("soak", "" if trial.soak is None else soak_words(trial.soak)),
                 ("requests", f"{trial.requests}, {trial.errors} failed" if trial.requests else ""),
                 ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),
                 ("sets", "\n".join(f"{name}: {value_words(value)}" for name, value in trial.parameters.items())),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from controller.model.errors import printable
 from controller.model.experiment import Guardrails
-from controller.model.trial import Effect, ReasonCode, TrialResult
+from controller.model.trial import Effect, ReasonCode, SoakCheck, TrialResult
 
 STATUS_WORDS: dict[str, str] = {
     "running": "is under way",
@@ -36,6 +36,11 @@ _SENTENCES: dict[str, str] = {
     "guardrail-body": "it answered with other content than the control",
     "guardrail-missing-data": "data is missing, and no data never counts as a pass",
     "guardrail-sample-ratio": "one arm got more of the live requests than chance explains, so they cannot be compared",
+    "soak-errors": "requests failed while it was watched live",
+    "soak-memory": "nginx's memory grew beyond measure while it was watched live",
+    "soak-open-files": "nginx's open files grew beyond measure while it was watched live",
+    "soak-error-log": "nginx logged errors while it was watched live",
+    "soak-pressure": "the host came under pressure while it was watched live",
     "measurement-invalid": "the evidence is damaged, or does not give the verdict that was reached live",
     "rejected-by-nginx": "nginx refused the configuration",
     "host-failed": "a host failed while it was measured",
@@ -106,6 +111,12 @@ def live_words(result: TrialResult) -> str:
     return text if live.effect is None or duet is None else f"{text}; {agreement_words(live.effect, duet)}"
 
 
+def soak_words(soak: SoakCheck) -> str:
+    """What watching the variant alone said before its commit."""
+    blocks = f"{len(soak.sequence)} block{'' if len(soak.sequence) == 1 else 's'}"
+    return f"{'healthy' if soak.passed else 'harm'} in {soak.seconds:.0f} s alone under load ({blocks})"
+
+
 def agreement_words(live: Effect, duet: Effect) -> str:
     """How the live instance's interval lies to the duet's: few live pairs are wide, so overlap is not proof."""
     if live.high < duet.low or live.low > duet.high:
@@ -146,7 +157,7 @@ def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None =
     if guardrails is not None and reason in _WITH_LIMIT:
         text = _WITH_LIMIT[reason].format_map(_limits(guardrails))
     first = printable(note.strip().splitlines()[0].strip()) if note.strip() else ""
-    if first and (reason in _NOTE_TELLS_MORE or reason.startswith("guardrail-")):
+    if first and (reason in _NOTE_TELLS_MORE or reason.startswith(("guardrail-", "soak-"))):
         text += ": " + (first if len(first) <= NOTE_LENGTH else first[: NOTE_LENGTH - 3] + "...")
     return text
 

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ def trial_directory(run_directory: Path, number: int) -> Path:
 def live_directory(run_directory: Path, number: int) -> Path:
     """Where the evidence of a trial's live check is."""
     return trial_directory(run_directory, number) / "live"
+
+
+def soak_directory(run_directory: Path, number: int) -> Path:
+    """Where the evidence of a trial's soak is."""
+    return trial_directory(run_directory, number) / "soak"
 
 
 def pull(context: RunContext, run_id: str, plan: TrialPlan, ends: dict[str, dict[str, Any]], folder: Path) -> None:
@@ -118,6 +123,24 @@ def read_pairs(
     for host, found in blocks.items():
         _check_arms(plan, host, found)
     return pairs_in_order(blocks, sequence)
+
+
+def read_blocks(
+    plan: TrialPlan, folder: Path, sequence: list[str], ends: Mapping[str, Mapping[str, Any]] | None
+) -> list[tuple[str, Block]]:
+    """A soak's judged blocks with their hosts, in order, recomputed from the CSVs. Raises EvidenceInvalid."""
+    left = {}
+    for host in sorted(set(plan.hosts)):
+        blocks = read_host(folder, host, None if ends is None else ends[host]["csv"])
+        _check_arms(plan, host, blocks)
+        left[host] = iter(blocks)
+    found = []
+    for host in sequence:
+        block = next(left.get(host, iter(())), None)
+        if block is None:
+            raise EvidenceInvalid(f"{host}: a block that was judged is not in the CSV")
+        found.append((host, block))
+    return found
 
 
 def _check_arms(plan: TrialPlan, host: str, blocks: list[Block]) -> None:

@@ -54,6 +54,7 @@ def _trial(
         seed=seed,
         alpha=fleet.settings.trials.alpha,
         variants_in_run=variants,
+        soak_seconds=fleet.settings.trials.soak_seconds,
     )
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.adapters.ssh import connect
-from controller.judge.schedule import draw_pairs
+from controller.judge.schedule import planned_pairs
+from controller.judge.soak import SoakJudge
 from controller.judge.verdict import Judge
 from controller.model.blocks import Block
 from controller.model.errors import HostFailed, RatchetError
-from controller.model.events import Notice, PairJudged
+from controller.model.events import Notice, PairJudged, Phase
 from controller.model.experiment import Experiment
 from controller.model.fleet import Host
 from controller.model.trial import Judgement, Pair, TrialPlan
@@ -32,10 +33,10 @@ SLACK_SECONDS = 25.0
 
 
 def pair_seconds(plan: TrialPlan) -> float:
-    """Expected wall time of one pair: a duet's two blocks run at once."""
+    """Expected wall time of one pair: a duet's two blocks run at once, and a soak has one block for a pair."""
     timing = plan.timing
     one = timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS + log_seconds(plan.experiment)
-    return (1 if plan.design == "duet" else 2) * one
+    return (2 if plan.design == "switchback" else 1) * one
 
 
 def log_seconds(experiment: Experiment) -> float:
@@ -126,7 +127,7 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
         "block_seconds": timing.block_seconds,
         "burn_in_seconds": timing.burn_in_seconds,
         "lease_seconds": lease_seconds,
-        "pairs": [list(pair) for pair in draw_pairs(plan.seed, plan.number, host, count)],
+        "pairs": [list(pair) for pair in planned_pairs(plan.design, plan.seed, plan.number, host, count)],
         "seed": plan.seed,
         "body_sample": 1,
         "source": plan.experiment.source,
@@ -137,11 +138,14 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
 class Probing:
     """Runs the agents of one trial and folds their blocks into the judge."""
 
-    def __init__(self, plan: TrialPlan, run_id: str, context: RunContext, judge: Judge) -> None:
+    def __init__(
+        self, plan: TrialPlan, run_id: str, context: RunContext, judge: Judge | SoakJudge, phase: Phase = "trial"
+    ) -> None:
         self._plan = plan
         self._run_id = run_id
         self._context = context
         self._judge = judge
+        self._phase: Phase = phase
         self._observation = Observation()
         self._half: dict[str, Block] = {}
         self._started = 0.0
@@ -246,7 +250,12 @@ class Probing:
             self._context.observer(Notice(level="warning", text=str(event.get("message", "")), host=host))
 
     def _fold(self, host: str, block: Block) -> None:
-        """Hold a pair's first block until its second comes; then let the judge look, unless it has decided."""
+        """Let the judge look at what is complete, unless it has decided."""
+        if isinstance(self._judge, SoakJudge):
+            if not self._decided():
+                self._judged(host, block.pair, self._judge.add(host, block))
+            return
+        # Hold a pair's first block until its second comes.
         first = self._half.pop(host, None)
         if first is None or first.pair != block.pair:
             self._half[host] = block
@@ -254,7 +263,10 @@ class Probing:
         if self._decided():
             return
         control, variant = (first, block) if first.arm == "control" else (block, first)
-        judgement = self._judge.add(Pair(host=host, number=block.pair, control=control, variant=variant))
+        pair = Pair(host=host, number=block.pair, control=control, variant=variant)
+        self._judged(host, block.pair, self._judge.add(pair))
+
+    def _judged(self, host: str, number: int, judgement: Judgement) -> None:
         self._observation.judgement = judgement
         self._observation.sequence.append(host)
         timing = self._plan.timing
@@ -262,8 +274,9 @@ class Probing:
         self._context.observer(
             PairJudged(
                 trial=self._plan.number,
+                phase=self._phase,
                 host=host,
-                number=block.pair,
+                number=number,
                 judgement=judgement,
                 seconds=time.monotonic() - self._started,
                 seconds_left_at_most=max(0.0, rounds_left * pair_seconds(self._plan)),

@@ -15,15 +15,15 @@ from pydantic import TypeAdapter
 from controller.judge.stints import judge_stints
 from controller.model.experiment import ParameterValue
 from controller.model.run import RunPlan, SearchSummary
-from controller.model.trial import LiveCheck, ReasonCode, Stint, TrialPlan, TrialResult
+from controller.model.trial import ReasonCode, Stint, TrialPlan, TrialResult
 from controller.search import race
 from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent
 from controller.workflow import engine, evidence
 from controller.workflow.context import RunContext
-from controller.workflow.live_check import check_live
+from controller.workflow.going_live import go_live
 from controller.workflow.settling import settle
 from controller.workflow.stints import Question, read_stints, run_stint
-from controller.workflow.trial import after_live_check, probing_seconds
+from controller.workflow.trial import json_document, probing_seconds
 
 # What ends the run, not only the variant: the host is the problem, or the operator.
 RUN_ENDS = frozenset({"host-failed", "interrupted"})
@@ -92,15 +92,15 @@ class Steps:
         return TrialResult.model_validate(settled["result"]), settled["stop"]
 
     def live(self, trial: TrialPlan, result: TrialResult) -> TrialResult:
-        """A duet's KEEP after its check on the live instance."""
-        if result.verdict != "KEEP" or trial.design != "duet":
+        """A KEEP after its check on the live instance and its soak."""
+        if result.verdict != "KEEP":
             return result
         plan = recorded_plan(self.context, self.plan.run_id, trial)
         document = engine.step(
             f"live check of trial {trial.number}",
-            lambda: json.loads(check_live(self.context, self.plan.run_id, plan).model_dump_json()),
+            lambda: json_document(go_live(self.context, self.plan.run_id, plan, result)),
         )
-        return after_live_check(result, LiveCheck.model_validate(document), result.seconds)
+        return TrialResult.model_validate(document)
 
 
 def recorded_plan(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:

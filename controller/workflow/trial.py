@@ -10,12 +10,11 @@ from controller.adapters.files.atomic import write_atomically
 from controller.judge.verdict import Judge
 from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.events import StepStarted, TrialEnded, TrialStarted
-from controller.model.experiment import Design
 from controller.model.run import RunPlan
-from controller.model.trial import Effect, Judgement, LiveCheck, Pair, ReasonCode, TrialPlan, TrialResult
+from controller.model.trial import Effect, Judgement, Pair, ProbeDesign, ReasonCode, TrialPlan, TrialResult
 from controller.workflow import evidence, staging
 from controller.workflow.context import RunContext
-from controller.workflow.live_check import check_live
+from controller.workflow.going_live import go_live
 from controller.workflow.probing import Observation, Probing
 from controller.workflow.quarantine import named_hosts, quarantines
 
@@ -52,22 +51,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
     observation = Probing(trial, plan.run_id, context, Judge(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
-    if result.verdict == "KEEP" and trial.design == "duet":
-        result = after_live_check(result, check_live(context, plan.run_id, trial), round(time.monotonic() - started, 3))
-    return _finish(context, result)
-
-
-def after_live_check(result: TrialResult, live: LiveCheck, seconds: float) -> TrialResult:
-    """A proven variant that does harm on the live instance is not kept. `seconds`: of the whole trial."""
-    update: dict[str, Any] = {"live": live, "seconds": seconds}
-    if not live.passed:
-        update |= {
-            "verdict": "REVERT",
-            "reason": live.reason,
-            "note": f"on the live instance: {live.note}",
-            "failed_hosts": live.failed_hosts,
-        }
-    return result.model_copy(update=update)
+    return _finish(context, go_live(context, plan.run_id, trial, result))
 
 
 def _conclude(
@@ -140,7 +124,7 @@ def _result(
     )
 
 
-def probing_seconds(design: Design, pairs: list[Pair]) -> float:
+def probing_seconds(design: ProbeDesign, pairs: list[Pair]) -> float:
     """Seconds of probing on the host that probed longest; a duet's two blocks run at once."""
     by_host: dict[str, float] = {}
     for pair in pairs:

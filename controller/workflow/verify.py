@@ -8,12 +8,13 @@ from typing import Any
 from controller.adapters.files.runs import read_run
 from controller.judge.live import judge_live
 from controller.judge.schedule import draw_pairs
+from controller.judge.soak import judge_soak
 from controller.judge.stints import judge_stints
 from controller.model.errors import BadInput
 from controller.model.project import Project
 from controller.model.trial import Judgement, Pair, TrialPlan, TrialResult
 from controller.workflow import evidence
-from controller.workflow.live_check import live_plan
+from controller.workflow.going_live import live_plan, reference_pairs, soak_plan
 from controller.workflow.stints import read_stints, stint_plan
 
 # Verdicts that were not reached by judging pairs; there is nothing to recompute.
@@ -49,14 +50,15 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
     try:
         plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
         again = _judge_again(plan, folder, recorded)
-        live = _judge_live_again(plan, trial_folder, recorded)
+        checks = [_judge_live_again(plan, trial_folder, recorded), _judge_soak_again(plan, folder, recorded)]
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
         return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
     verdict, reason = "REVERT", again.reason or "undecided"
-    if again.action == "keep" and (live is None or live.action == "keep"):
+    harm = next((check for check in checks if check is not None and check.action != "keep"), None)
+    if again.action == "keep" and harm is None:
         verdict = "KEEP"
-    elif again.action == "keep" and live is not None and live.reason is not None:
-        reason = live.reason
+    elif again.action == "keep" and harm is not None and harm.reason is not None:
+        reason = harm.reason
     if recorded.reason == "outdone" and again.action != "revert":
         # The CSVs of a variant say nothing about the one that did better.
         verdict, reason = "REVERT", "outdone"
@@ -101,6 +103,15 @@ def _judge_live_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> J
     again, pairs = evidence.judge_again(check, folder / "live", recorded.live.sequence, None, judge=judge_live)
     _check_schedule(check, pairs)
     return again
+
+
+def _judge_soak_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> Judgement | None:
+    """The soak from its CSVs; None when there was none that came to a judgement."""
+    if recorded.soak is None or recorded.soak.reason in WITHOUT_JUDGEMENT:
+        return None
+    check = soak_plan(plan)
+    blocks = evidence.read_blocks(check, evidence.soak_directory(folder, plan.number), recorded.soak.sequence, None)
+    return judge_soak(check, reference_pairs(folder, plan, recorded), blocks)
 
 
 def _differences(recorded: TrialResult, again: Judgement, verdict: str, reason: str) -> list[str]:

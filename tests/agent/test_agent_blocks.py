@@ -69,6 +69,18 @@ def test_a_duets_rows_alternate_between_the_arms_in_an_order_that_is_drawn(
     assert min(leading.values()) > len(slots) / 4
 
 
+def test_a_soak_switches_once_and_probes_the_variant_alone(laboratory: Any, nginx: Any, plan_of: Any) -> None:
+    live = laboratory.blocks(plan_of(nginx.port, design="soak", pairs=[["variant"]] * 4, burn_in_seconds=0))
+    assert [(block["pair"], block["block"], block["arm"]) for block in live] == [
+        (n, n, "variant") for n in (1, 2, 3, 4)
+    ]
+    switches = [json.loads(line) for line in nginx.log() if '"switch"' in line]
+    assert [switch["configuration"] for switch in switches] == ["light"]
+    evidence = laboratory.evidence()
+    recomputed = [block.model_dump(mode="json") for block in recompute(evidence.text, evidence.sidecar)]
+    assert recomputed == live
+
+
 def test_a_stall_of_the_server_is_seen_whole(laboratory: Any, nginx: Any, plan_of: Any) -> None:
     agent = laboratory.start(plan_of(nginx.port, block_seconds=2, workload={"rate": 200}))
     agent.until("block")

@@ -432,3 +432,26 @@ def test_a_claim_takes_only_plain_names_and_seconds(arguments: list[str]) -> Non
     with pytest.raises(SystemExit) as ended:
         program.parse_arguments(arguments)
     assert ended.value.code == 2
+
+
+# --- the error log ---------------------------------------------------------------------------------------------------
+
+
+def test_errors_are_counted_from_the_first_look_on_whole_lines_only_and_over_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "error.log"
+    line = "2026/11/24 10:00:00 [{}] 7#7: *1 {}\n"
+    log.write_text(line.format("error", "before"))
+    errors = program.ErrorLog(lambda: log)
+    assert errors.read() == {"error_log_lines": 0, "upstream_errors": 0}
+    with log.open("a") as file:
+        file.write(line.format("notice", "signal process started") + line.format("warn", "a [error] in its text"))
+        file.write(line.format("error", "connect() failed while connecting to upstream"))
+        file.write(line.format("crit", "open() failed")[:-1])
+    assert errors.read() == {"error_log_lines": 1, "upstream_errors": 1}
+    with log.open("a") as file:
+        file.write("\n")
+    assert errors.read() == {"error_log_lines": 2, "upstream_errors": 1}
+    log.rename(tmp_path / "error.log.1")
+    assert errors.read() == {}
+    log.write_text(line.format("alert", "worker process 7 exited on signal 11"))
+    assert errors.read() == {"error_log_lines": 3, "upstream_errors": 1}

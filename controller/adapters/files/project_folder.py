@@ -36,6 +36,7 @@ SETTINGS_TRIALS = """\
   trials:
     hosts: 0                    # hosts a trial measures on; 0 means all
     lease_seconds: 60           # how long a host may run an unconfirmed configuration before it reverts by itself
+    soak_seconds: 10            # how long a proven variant is watched live before it is committed; 0: not
     alpha: 0.05                 # chance of keeping anything that is no gain, over a whole run
 """
 NGINX = """\

@@ -128,10 +128,21 @@ def new_project(
     shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
     servers = {"count": hosts, "image": image, "prefer": [{"type": "cx23", "location": "fsn1"}]}
     (settings / "ratchet.yml").write_text(
-        yaml.safe_dump({"ratchet": {"servers": servers, "trials": {"lease_seconds": 20}}})
+        yaml.safe_dump({"ratchet": {"servers": servers, "trials": {"lease_seconds": 20, "soak_seconds": 6}}})
     )
     environment = os.environ | {"HCLOUD_ENDPOINT": endpoint, "HCLOUD_TOKEN": token}
     return FleetUnderTest(folder, environment, name)
+
+
+@pytest.fixture(scope="session")
+def newer(lab_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
+    """A fleet `d13` of one host with Debian 13."""
+    folder = tmp_path_factory.mktemp("newer")
+    newer = new_project(folder, lab_session.endpoint, lab_session.token, hosts=1, image="debian-13", name="d13")
+    provisioned = newer.controller("provision", "--fleet", newer.name, timeout=600)
+    assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr
+    yield newer
+    newer.controller("destroy", "--fleet", newer.name, "--yes")
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,9 @@ def test_a_clear_gain_is_kept_on_every_host_and_the_verdict_can_be_recomputed(
     assert (trial["verdict"], trial["reason"]) == ("KEEP", "proven-gain"), trial
     assert trial["confirmed_effect"]["estimate"] > 0.1
     assert trial["errors"] == 0
+    assert trial["live"]["passed"]
+    assert trial["soak"]["passed"]
+    assert len(trial["soak"]["sequence"]) == 2 * 12
     assert run["baseline_before"] == run["found"]
     assert run["baseline_after"] == fleet.live() != run["found"]
     for host in fleet.live():

@@ -45,6 +45,9 @@ def build(
         ["variant", "control"] if _first_bit(f"{seed}/h1/3/{n}/order") else ["control", "variant"]
         for n in range(1, planned + 1)
     ]
+    if design == "soak":
+        orders = [["variant"]] * planned
+    width = len(orders[0])
     interval = round(1e9 / asked["rate"])
     burn_in = math.ceil(asked["rate"] * burn_in_seconds)
     counted = max(1, round(asked["rate"] * block_seconds))
@@ -54,7 +57,7 @@ def build(
     lines, blocks = [HEADER], []
     for pair in range(1, pairs + 1):
         rows: list[list[Any]] = []
-        for place in (0,) if half and pair == pairs else (0, 1):
+        for place in (0,) if half and pair == pairs else range(width):
             for seq in range(burn_in + counted):
                 due = (seq - burn_in) * interval / 1000
                 rank = 0
@@ -63,7 +66,7 @@ def build(
                     rank = int(place != b_first)
                     due += rank * interval / 2000
                 expected = asked["requests"][cycle[(offsets[pair - 1] + seq) % 3]].get("expect_status", 200)
-                block = 2 * pair - 1 + place
+                block = width * (pair - 1) + 1 + place
                 row = _row(draw, failures, asked["timeout_ms"] * 1000, expected, late=block in late)
                 key = (seq, rank) if design == "duet" else (place, seq)
                 rows.append([key, pair, block, orders[pair - 1][place], seq, math.floor(due), *row])

@@ -13,6 +13,9 @@ SWITCHBACK = build()
 DUET = build(design="duet")
 
 
+SOAK = build(design="soak", pairs=3)
+
+
 def fresh(evidence):
     text, sidecar = evidence
     return text, copy.deepcopy(sidecar)
@@ -30,7 +33,7 @@ def damaged(evidence, change, *, reseal=True):
     return text, sidecar
 
 
-@pytest.mark.parametrize("design", ["switchback", "duet"])
+@pytest.mark.parametrize("design", ["switchback", "duet", "soak"])
 @pytest.mark.parametrize("random_seed", range(4))
 def test_every_block_is_recomputed_as_the_sidecar_tells_it(design, random_seed):
     text, sidecar = build(design=design, random_seed=random_seed, pairs=3, rate=130.0)
@@ -39,7 +42,7 @@ def test_every_block_is_recomputed_as_the_sidecar_tells_it(design, random_seed):
         {**block.model_dump(), **told} | {"metrics": block.metrics.model_dump()}
         for block, told in zip(blocks, sidecar["blocks"], strict=True)
     ]
-    assert [block.block for block in blocks] == [1, 2, 3, 4, 5, 6]
+    assert [block.block for block in blocks] == ([1, 2, 3] if design == "soak" else [1, 2, 3, 4, 5, 6])
 
 
 def test_a_duet_tells_the_same_paired_gain_in_both_blocks_and_a_switchback_none():
@@ -179,6 +182,20 @@ def put(index, column, value):
 def test_damaged_rows_are_named_with_line_and_field(evidence, change, complaint):
     with pytest.raises(ValueError, match=complaint):
         recompute(*damaged(evidence, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda rows: rows[:-1], "truncated"),
+        (lambda rows: rows[25:], "line 2, pair: 2, where the schedule has 1"),
+        (put(9, 2, "c"), "line 11, arm: c, where the schedule has v"),
+        (put(30, 1, "3"), "line 32, block: 3, where the schedule has 2"),
+    ],
+)
+def test_a_soak_is_block_after_block_of_the_variant(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        recompute(*damaged(SOAK, change))
 
 
 def test_an_edited_latency_no_longer_gives_the_sidecars_figures():
@@ -335,11 +352,11 @@ def _places(node, path=()):
             yield from _places(value, (*path, key))
 
 
-PLACES = {id(evidence): [place for place in _places(evidence[1]) if place] for evidence in (SWITCHBACK, DUET)}
+PLACES = {id(evidence): [place for place in _places(evidence[1]) if place] for evidence in (SWITCHBACK, DUET, SOAK)}
 
 
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from([SWITCHBACK, DUET]), st.data(), json_values)
+@given(st.sampled_from([SWITCHBACK, DUET, SOAK]), st.data(), json_values)
 def test_any_value_at_any_place_of_the_sidecar_is_harmless_or_a_value_error(evidence, data, value):
     text, sidecar = fresh(evidence)
     *parents, last = data.draw(st.sampled_from(PLACES[id(evidence)]))
@@ -351,7 +368,12 @@ def test_any_value_at_any_place_of_the_sidecar_is_harmless_or_a_value_error(evid
 
 
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from([SWITCHBACK, DUET]), st.integers(0, 10**6), st.text(min_size=1, max_size=4), st.integers(0, 60))
+@given(
+    st.sampled_from([SWITCHBACK, DUET, SOAK]),
+    st.integers(0, 10**6),
+    st.text(min_size=1, max_size=4),
+    st.integers(0, 60),
+)
 def test_any_edit_of_the_text_is_a_value_error(evidence, where, put_in, cut):
     text, sidecar = fresh(evidence)
     where %= len(text)
@@ -360,7 +382,7 @@ def test_any_edit_of_the_text_is_a_value_error(evidence, where, put_in, cut):
 
 
 @settings(max_examples=60)
-@given(st.sampled_from([SWITCHBACK, DUET]), st.randoms(use_true_random=False))
+@given(st.sampled_from([SWITCHBACK, DUET, SOAK]), st.randoms(use_true_random=False))
 def test_any_other_order_of_the_rows_is_a_value_error_even_when_it_is_sealed(evidence, shuffle):
     mixed = damaged(evidence, lambda rows: shuffle.sample(rows, len(rows)))
     assert not only_value_error(*mixed) or mixed[0] == evidence[0]

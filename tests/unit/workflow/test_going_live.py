@@ -6,7 +6,7 @@ import pytest
 
 from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
-from controller.workflow.live_check import live_plan
+from controller.workflow.going_live import live_plan
 from controller.workflow.planning import design_of
 
 
