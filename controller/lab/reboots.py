@@ -42,7 +42,7 @@ class Reboots:
             self._events.wait(timeout=10)
 
     def _watch(self, events: subprocess.Popen[str]) -> None:
-        assert events.stdout is not None  # noqa: S101
+        assert events.stdout is not None  # noqa: S101 - narrows the type
         for _ in events.stdout:
             self.catch_up()
 

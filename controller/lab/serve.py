@@ -20,7 +20,7 @@ def serve(lab: str, port: int, *, announce: bool = False) -> None:
     require_parts()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     folder = volume_folder(lab, create=True)
-    assert folder is not None  # noqa: S101
+    assert folder is not None  # noqa: S101 - narrows the type
     with sole_server(lab, folder), socket.create_server((ADDRESS, port)) as listener:
         if announce:
             print(f"http://{ADDRESS}:{listener.getsockname()[1]}/v1", flush=True)  # noqa: T201

@@ -85,7 +85,7 @@ class LabSession:
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> None:
         address = self.endpoint.removesuffix("/v1") + f"/_lab/{path}"
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310 - the lab's own address
             address, data=body, method=method, headers={"Authorization": f"Bearer {self.token}"}
         )
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310

@@ -104,7 +104,7 @@ class Writer:
 
 @functools.cache
 def _vocabulary() -> list[str]:
-    source = random.Random(SEED)  # noqa: S311
+    source = random.Random(SEED)  # noqa: S311 - reproducible content, no secret
     words = COMMON.split()
     syllables = SYLLABLES.split()
     seen = set(words)
