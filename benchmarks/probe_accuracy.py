@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.figures import Figure, emit, parse_arguments
 from benchmarks.probe_tools import Measurement, Server, contended, h2load, probe, wrk
 from benchmarks.probe_wire import Truth, Wire, compare
+from controller.judge.saturation import PROBE_BUSY_LIMIT
 
 RATES = (500, 1000, 2000, 3000)
 STALL_SECONDS = 0.3
@@ -172,6 +173,20 @@ class Bench:
             figure("peak memory, TLS", "MB", [run.peak_bytes / 1e6 for run in runs], most=25),
         ]
 
+    def saturation(self) -> list[Figure]:
+        """How much the probe can ask for in a closed loop, of a file that costs nginx next to nothing."""
+        saturated = {"mode": "saturation", "connections_open": 32}
+        runs = [probe(self.server, 1, self.seconds, workload=saturated) for _ in range(self.repetitions)]
+        rates = [run.block["achieved_rate"] for run in runs]
+        shares = [run.block["probe_busy_share"] for run in runs]
+        at_limit = [rate * PROBE_BUSY_LIMIT / share for rate, share in zip(rates, shares, strict=True)]
+        return [
+            figure("saturated with 1 KiB files", "requests/s", rates),
+            figure("the probe was busy for", "%", [share * 100 for share in shares]),
+            figure("refused as the bottleneck from about", "requests/s", at_limit),
+            figure("CPU per 1,000 requests, saturated", "ms", [run.cpu_us_per_request for run in runs]),
+        ]
+
     def stall(self) -> list[Figure]:
         """A stall of 300 ms within a block: 1 % of its requests wait longer than the stall less 1 % of the block."""
         seconds = 3.0
@@ -203,7 +218,7 @@ def main() -> None:
         server = Server(Path(folder))
         try:
             bench = Bench(server, seconds=1 if options.quick else 4, repetitions=1 if options.quick else 5)
-            figures = [*bench.accuracy(), *bench.rates(), *bench.tls(), *bench.stall()]
+            figures = [*bench.accuracy(), *bench.rates(), *bench.tls(), *bench.saturation(), *bench.stall()]
         finally:
             server.close()
     emit("probe_accuracy", options.quick, figures, options.output)

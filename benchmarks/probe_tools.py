@@ -103,16 +103,25 @@ class Measurement:
 
 
 def probe(
-    server: Server, rate: float, seconds: float, *, tls: bool = False, during: Callable[[], None] | None = None
+    server: Server,
+    rate: float,
+    seconds: float,
+    *,
+    tls: bool = False,
+    during: Callable[[], None] | None = None,
+    workload: dict[str, Any] | None = None,
 ) -> Measurement:
-    """Run the agent for two blocks. `during` is called when the second one is under way."""
+    """Run the agent for two blocks, by default of a steady `rate`; `workload` is laid over that.
+
+    `during` is called when the second block is under way.
+    """
     root = Path(tempfile.mkdtemp(dir=server.folder))
     (root / "session").write_text(SESSION)
     plan = {
         "format": 1, "run": "b", "trial": 1, "host": "here", "design": "switchback", "seed": 1, "body_sample": 0,
         "workload": {
             "rate": rate, "requests": [{"path": "/file"}], "port": server.tls if tls else server.port,
-            "scheme": "https" if tls else "http",
+            "scheme": "https" if tls else "http", **(workload or {}),
         },
         "arms": {"control": "a", "variant": "a"}, "pairs": [["control", "variant"]],
         "block_seconds": seconds, "burn_in_seconds": 0.3, "lease_seconds": 600,
