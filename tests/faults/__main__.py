@@ -58,7 +58,7 @@ def provisioned(root: Path, *, bays: int, hosts: int, keep: bool) -> Iterator[li
 
 def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path) -> list[Outcome]:
     """One group on one fleet, one fault after the other, and what must be possible afterwards."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     for fault in group:
         if STOPPING.is_set():
             return outcomes
