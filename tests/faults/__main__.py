@@ -22,7 +22,7 @@ from tests.faults import table
 from tests.faults.bay import Bay
 from tests.faults.catalogue import faults, one_of_each
 from tests.faults.exercise import exercise, finish
-from tests.faults.fault import LEASE, Fault, Outcome
+from tests.faults.fault import AFTERWARDS, LEASE, Fault, Outcome
 from tests.faults.live_run import kill_all
 from tests.faults.switches import switch_back_and_forth
 
@@ -78,7 +78,7 @@ def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path)
         return outcomes
     started = time.monotonic()
     problems = finish(bay)
-    outcomes.append(Outcome("after each group: resume, and an ordinary run", group[0].group, problems, None))
+    outcomes.append(Outcome(AFTERWARDS, group[0].group, problems, None))
     _tell(outcomes[-1], group[0].group, time.monotonic() - started, record)
     return outcomes
 

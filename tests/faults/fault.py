@@ -16,6 +16,9 @@ AT_ONCE = 10.0
 BY_LEASE = LEASE + 5.0
 
 KILLED = -9
+
+# What stands in the table beside the faults.
+AFTERWARDS = "after each group: resume, and an ordinary run"
 INTERRUPTED = 130
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.fault import Outcome
+from tests.faults.fault import AFTERWARDS, Outcome
 
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
@@ -12,12 +12,13 @@ BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 def rows(outcomes: list[Outcome]) -> list[str]:
     """Lines of a Markdown table, in the order in which the faults first came."""
     lines = ["| fault | injected | passed | longest time back, s |", "|---|---|---|---|"]
-    for name in dict.fromkeys(outcome.fault for outcome in outcomes):
+    injected = [outcome for outcome in outcomes if outcome.fault != AFTERWARDS]
+    for name in [*dict.fromkeys(outcome.fault for outcome in injected), AFTERWARDS]:
         same = [outcome for outcome in outcomes if outcome.fault == name]
         times = [outcome.seconds for outcome in same if outcome.seconds is not None]
-        longest = f"{max(times):.1f}" if times else "not left"
+        longest = f"{max(times):.1f}" if times else "" if name == AFTERWARDS else "not left"
         lines.append(f"| {name} | {len(same)} | {sum(outcome.passed for outcome in same)} | {longest} |")
-    lines.append(f"| all | {len(outcomes)} | {sum(outcome.passed for outcome in outcomes)} | |")
+    lines.append(f"| all faults | {len(injected)} | {sum(outcome.passed for outcome in injected)} | |")
     return lines
 
 
