@@ -14,7 +14,7 @@ import pytest
 from controller.adapters.store import FleetHold, Store, held_row
 from controller.model.errors import FleetLocked, HostFailed
 from controller.model.project import Project
-from tests.unit.adapters.postgres import Cluster
+from tests.unit.postgres import Cluster
 
 NEVER = pytest.fail
 
@@ -118,7 +118,10 @@ def test_who_is_taken_over_by_force_learns_it_and_does_not_release_the_other_s_r
         assert held[0].run_id == "r-2"
 
 
-def test_a_holder_whose_database_is_gone_learns_it_when_its_time_is_over(postgresql: Cluster, tmp_path: Path) -> None:
+def test_a_holder_whose_database_is_gone_learns_it_when_its_time_is_over(
+    postgresql: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.adapters.store.database.BACKOFF_SECONDS", (0.1,))
     store, lost = Store(postgresql.url()), []
     told: list[str] = []
     with hold(tmp_path, store, "r-1", lost=lost.append, tell=told.append, seconds=1.0):

@@ -55,16 +55,18 @@ class Flow(DBOSConfiguredInstance):
 
 flow = Flow("flow")
 try:
-    with engine.launched(f"sqlite:///{folder}/state.db", "r-1"):
+    with engine.launched(sys.argv[3], "r-1"):
         print(json.dumps(engine.start(flow.run, "r-1", {})()))
 except HostFailed as error:
     print(json.dumps([error.what, error.next_step]))
 """
 
 
-def start(folder: Path, *, die: bool = False, how: str = "live") -> subprocess.CompletedProcess[str]:
+def start(
+    folder: Path, database: str, *, die: bool = False, how: str = "live"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), "die" if die else how],
+        [sys.executable, "-c", PROGRAM, str(folder), "die" if die else how, database],
         capture_output=True,
         text=True,
         timeout=60,
@@ -73,22 +75,22 @@ def start(folder: Path, *, die: bool = False, how: str = "live") -> subprocess.C
     )
 
 
-def test_a_killed_workflow_goes_on_at_the_step_that_was_under_way(tmp_path: Path) -> None:
-    assert start(tmp_path, die=True).returncode == -signal.SIGKILL
-    finished = start(tmp_path, die=False)
+def test_a_killed_workflow_goes_on_at_the_step_that_was_under_way(tmp_path: Path, database: str) -> None:
+    assert start(tmp_path, database, die=True).returncode == -signal.SIGKILL
+    finished = start(tmp_path, database, die=False)
     assert json.loads(finished.stdout) == {"first": 1, "failed": ["it broke", "web-1", "mend it"], "second": 2}
     # Recorded steps, the failed one too, were not carried out again.
     assert [(tmp_path / name).read_text() for name in ("first", "fails", "second")] == ["x", "x", "xx"]
 
 
-def test_a_finished_workflow_is_only_read_again(tmp_path: Path) -> None:
-    first, again = start(tmp_path, die=False), start(tmp_path, die=False)
+def test_a_finished_workflow_is_only_read_again(tmp_path: Path, database: str) -> None:
+    first, again = start(tmp_path, database, die=False), start(tmp_path, database, die=False)
     assert first.stdout == again.stdout != ""
     assert (tmp_path / "second").read_text() == "x"
 
 
 def test_a_database_that_fails_in_mid_run_is_told_in_words(tmp_path: Path) -> None:
-    ended = start(tmp_path, how="corrupt")
+    ended = start(tmp_path, f"sqlite:///{tmp_path}/state.db", how="corrupt")
     what, next_step = json.loads(ended.stdout)
     assert what.startswith("the database failed in the middle of the run: ") and "controller resume" in next_step
     assert "Traceback" not in ended.stderr

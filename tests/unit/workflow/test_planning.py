@@ -7,6 +7,7 @@ from pathlib import Path
 from controller.model.experiment import Experiment, Request, Risk, Timing, Variant, Workload
 from controller.model.fleet import Fleet, FleetSettings, Host, Trials
 from controller.workflow.planning import design_of, draw_plan, estimate_seconds, new_run_id
+from controller.workflow.quarantine import hosts_left
 
 
 def experiment(name: str, *parameters: str, timing: Timing | None = None) -> Experiment:
@@ -76,3 +77,11 @@ def test_hosts_that_probe_together_shorten_a_trial() -> None:
 def test_a_run_id_tells_its_time() -> None:
     assert new_run_id("2026-11-24T05:30:00Z", 1).startswith("r-20261124-053000-")
     assert new_run_id("2026-11-24T05:30:00Z", 1) != new_run_id("2026-11-24T05:30:00Z", 2)
+
+
+def test_a_trial_runs_on_the_first_hosts_that_are_left() -> None:
+    plan = draw_plan("r-1", fleet(4, per_trial=2), [experiment("one", "nginx_a")], seed=7, created_at="now")
+    (planned,) = plan.trials
+    assert hosts_left(plan, planned, dict.fromkeys(plan.hosts, "a")) == planned
+    assert hosts_left(plan, planned, {"web-1": "a", "web-3": "a", "web-4": "a"}).hosts == ["web-1", "web-3"]
+    assert hosts_left(plan, planned, {"web-3": "a"}).hosts == ["web-3"]

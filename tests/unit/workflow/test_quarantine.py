@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from controller.adapters.audit import AuditLog
 from controller.adapters.store import Store
 from controller.cli.optimize import exit_code
-from controller.model.errors import RestoreUnverified
+from controller.model.errors import HandEdited, RatchetError, RestoreUnverified
 from controller.model.events import Event
 from controller.model.fleet import Fleet, FleetSettings, Host, Trials
 from controller.model.project import Project
 from controller.model.run import RunResult
+from controller.model.trial import TrialResult
 from controller.workflow.context import RunContext
 from controller.workflow.quarantine import (
     leave_out,
@@ -25,6 +27,7 @@ from controller.workflow.quarantine import (
     too_many_in_a_row,
 )
 from controller.workflow.sealing import tell
+from controller.workflow.settling import settle
 
 ID, OTHER = "a" * 16, "b" * 16
 FIT = {"live": ID, "confirmed": ID, "lease": None}
@@ -87,6 +90,59 @@ def test_three_trials_in_a_row_that_lost_hosts_are_too_many(context: RunContext)
     assert too_many_in_a_row(context, [won, lost, trial("commit-failed"), lost])
     assert not too_many_in_a_row(context, [lost, lost, won, lost])
     assert not too_many_in_a_row(context, [lost, lost])
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[RatchetError]]:
+    """Host -> the error that its rollback ends in; no playbook runs. Hosts are in tests/integration/optimize."""
+    errors: dict[str, type[RatchetError]] = {}
+
+    def roll_back(_context: RunContext, baseline: dict[str, str]) -> None:
+        for kind in (RestoreUnverified, HandEdited):
+            named = sorted(host for host in baseline if errors.get(host) is kind)
+            if named:
+                raise kind(f"{kind.__name__} on {named}", where=", ".join(named))
+
+    monkeypatch.setattr("controller.workflow.quarantine.roll_back", roll_back)
+    return errors
+
+
+def settled(context: RunContext, **changes: Any) -> dict[str, Any]:
+    plan = SimpleNamespace(number=1)
+    before = {f"web-{number}": ID for number in range(1, 5)}
+    ended = TrialResult.model_validate(trial("host-failed") | {"note": "its agent stopped"} | changes)
+    return settle(context, "r-1", plan, ended, before)  # type: ignore[arg-type]
+
+
+def test_a_trial_that_lost_a_host_settles_without_it_and_does_not_stop_the_run(
+    context: RunContext, broken: dict[str, type[RatchetError]]
+) -> None:
+    broken["web-2"] = RestoreUnverified
+    outcome = settled(context, failed_hosts=["web-2"])
+    assert sorted(outcome["baseline"]) == ["web-1", "web-3", "web-4"]
+    assert outcome["stop"] is None
+    assert context.store.quarantined("web")["web-2"].why == "its agent stopped; RestoreUnverified on ['web-2']"
+
+
+def test_hosts_that_turn_out_broken_or_edited_in_a_rollback_are_left_out_too(
+    context: RunContext, broken: dict[str, type[RatchetError]]
+) -> None:
+    broken |= {"web-1": HandEdited, "web-3": RestoreUnverified}
+    outcome = settled(context, reason="futile", note="")
+    assert sorted(outcome["baseline"]) == ["web-2", "web-4"]
+    assert outcome["stop"] is None
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_trial_that_leaves_fewer_than_half_of_the_hosts_stops_the_run(context: RunContext) -> None:
+    outcome = settled(context, failed_hosts=["web-1", "web-2", "web-3"])
+    assert outcome["stop"]["status"] == "failed"
+    assert "only 1 of 4 hosts" in outcome["stop"]["message"]
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_failure_that_no_host_can_be_blamed_for_stops_the_run(context: RunContext) -> None:
+    assert settled(context, failed_hosts=[])["stop"]["status"] == "failed"
 
 
 def test_a_left_out_host_is_recorded_told_and_accounted_for(context: RunContext, events: list[Event]) -> None:
