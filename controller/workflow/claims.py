@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,31 +97,31 @@ class Claims:
         if not taken or by_force:
             taken |= self._claim(self._hosts[1:])
         if by_force and taken:
-            on_each_host(
-                [host for host in self._hosts if host.name in taken],
-                lambda host: ask_program(host, "release", "--run", str(taken[host.name]["run"])),
-            )
-            taken = self._claim([host for host in self._hosts if host.name in taken])
+            others = {name: str(answer["claim"]["run"]) for name, answer in taken.items() if answer["claim"]}
+            taken = self._claim([host for host in self._hosts if host.name in taken], end=others)
         if taken:
             raise self._locked(taken)
 
-    def _claim(self, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
-        """Claim or renew; returns host -> the claim of another live run."""
-        words = ("claim", "--holder", self._holder, "--run", self._run_id, "--seconds", str(CLAIM_SECONDS))
-        answers, _ = on_each_host(list(hosts), lambda host: ask_program(host, *words))
-        return {
-            name: answer["claim"] for name, answer in sorted(answers.items()) if not answer["ok"] and "claim" in answer
-        }
+    def _claim(self, hosts: Sequence[Host], end: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+        """Claim or renew; returns host -> its answer, for those that another run has. `end`: host -> the run to end."""
+        words = ["claim", "--holder", self._holder, "--run", self._run_id, "--seconds", str(CLAIM_SECONDS)]
+
+        def claim(host: Host) -> dict[str, Any]:
+            return ask_program(host, *words, *(["--end", end[host.name]] if end and host.name in end else []))
+
+        answers, _ = on_each_host(list(hosts), claim)
+        return {name: answer for name, answer in sorted(answers.items()) if not answer["ok"] and "claim" in answer}
 
     def _locked(self, taken: dict[str, dict[str, Any]]) -> FleetLocked:
-        name, claim = next(iter(taken.items()))
+        name, answer = next(iter(taken.items()))
         others = f" (and {len(taken) - 1} more hosts)" if len(taken) > 1 else ""
-        return FleetLocked(
-            f"claimed by run {claim['run']} of {claim['holder']} since {claim['since']}{others}",
-            where=name,
-            next_step=f"wait for it to end; if it is dead, its claim runs out in {claim['seconds_left']:.0f} s. "
-            f"To end it now: controller rollback --fleet {self._fleet} --take-over",
-        )
+        next_step = f"see what is going on: controller status --fleet {self._fleet}"
+        if answer["claim"]:
+            next_step = (
+                f"wait for it to end; if it is dead, its claim runs out in {answer['claim']['seconds_left']:.0f} s. "
+                f"To end it now: controller rollback --fleet {self._fleet} --take-over"
+            )
+        return FleetLocked(f"{answer['error']}{others}", where=name, next_step=next_step)
 
     def _keep_renewing(self, ending: threading.Event) -> None:
         while not ending.wait(RENEW_SECONDS):

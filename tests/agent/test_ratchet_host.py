@@ -390,6 +390,20 @@ def test_a_claim_that_has_run_out_keeps_nobody_away(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("run_folder")
+def test_a_run_that_was_taken_over_is_refused_until_it_must_have_learnt_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1")
+    assert not program.command_claim("bob@desk/2", "r-2", 60, "r-9")["ok"]
+    assert program.command_claim("bob@desk/2", "r-2", 60, "r-1")["replaced"]["run"] == "r-1"
+    program.command_release("r-2")
+    assert claim("r-1")["error"] == "run r-1 was taken over and is at an end"
+    assert claim("r-3")["ok"]
+    program.command_release("r-3")
+    later = program.boot_clock() + 61
+    monkeypatch.setattr(program, "boot_clock", lambda: later)
+    assert claim("r-1")["ok"]
+
+
+@pytest.mark.usefixtures("run_folder")
 def test_only_its_own_run_releases_a_claim() -> None:
     claim("r-1")
     kept = program.command_release("r-2")
