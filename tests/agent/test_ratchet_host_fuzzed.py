@@ -274,13 +274,17 @@ SPOTS = [
     "etc/nginx.conf", "etc/ratchet/live", "etc/ratchet/confirmed", f"etc/ratchet/{ID}", f"etc/ratchet/{ID}/nginx.conf",
     "etc/ratchet/original", "etc/ratchet/original/nginx.conf", "etc/.nginx.conf.new", "etc/ratchet/.live.new",
     "var/confirmed.json", "var/.confirmed.json.new", "run/running.json", "run/.running.json.new", "run/session.lock",
+    "var/edits.json", "run/ended.json",
     "run/lock", "run/claim.json", "run/.claim.json.new", "run/claim.lock", "run/shadow-a", "var/shadow-a",
     f"etc/.ratchet-check-{ID}.conf", f"etc/ratchet/.new-{ID}",
 ]  # fmt: skip
 COMMAND_LINES = [
     *(["status"], ["stage"], ["stage", "--check"], ["rollback"], ["rollback", "--to", "original"]),
     *(["rollback", "--to", ID], ["confirm", ID], ["switch", ID], ["expire"], ["boot"], ["session", "--lease", "60"]),
-    *(["claim", "--holder", "root@ops", "--run", "r-1", "--seconds", "60"], ["release", "--run", "r-1"]),
+    *(
+        ["claim", "--holder", "root@ops", "--run", "r-1", "--seconds", "60", "--end", "r-2"],
+        ["release", "--run", "r-1"],
+    ),
 ]
 
 
