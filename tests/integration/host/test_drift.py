@@ -101,6 +101,15 @@ def test_an_edit_of_the_main_file_under_a_variant_is_kept_and_told_until_somebod
     assert "777" in host.run(f"cat {answer['saved'][0]}") and host.status()["drift"] is None
 
 
+def test_a_session_switches_nothing_once_the_link_was_replaced(host: Host) -> None:
+    session = host.session()
+    assert session.switch(VARIANT_ID)["ok"]
+    host.run("sed -i s/512/513/ /etc/nginx/nginx.conf")
+    assert "was replaced by hand" in session.switch(BASELINE_ID)["error"]
+    assert session.ask("end")["verified"] and "level 9" in host.level()
+    assert host.ratchet("rollback")["saved"]
+
+
 def test_an_edit_of_the_baseline_under_a_variant_is_kept_when_the_lease_runs_out(host: Host) -> None:
     session = host.session(lease=5)
     assert session.switch(VARIANT_ID)["ok"]
