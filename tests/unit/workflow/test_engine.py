@@ -62,9 +62,7 @@ except HostFailed as error:
 """
 
 
-def start(
-    folder: Path, database: str, *, die: bool = False, how: str = "live"
-) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, database: str, *, die: bool = False, how: str = "live") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), "die" if die else how, database],
         capture_output=True,
