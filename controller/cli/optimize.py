@@ -50,11 +50,13 @@ def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.parameters import check_parameters
     from controller.cli.progress import ProgressDisplay
     from controller.cli.run_setup import open_context
+    from controller.workflow.planning import check_fleet_design
 
     display = ProgressDisplay()
     context = open_context(args, display)
     experiments = _of_strategy(load_experiments(context.project, args.experiment), args)
     budget = _budget(args)
+    check_fleet_design(context.fleet, experiments, args.strategy)
     for experiment in experiments:
         check_parameters(context.project, experiment)
     seed = args.seed if args.seed is not None else secrets.randbelow(2**31)

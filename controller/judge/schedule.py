@@ -38,6 +38,24 @@ def _pair(seed: int, trial_number: int, host: str, number: int) -> tuple[Arm, Ar
     return ("variant", "control") if digest[0] & 1 else ("control", "variant")
 
 
+def draw_groups(seed: int, trial_number: int, hosts: Sequence[str], count: int) -> list[frozenset[str]]:
+    """The hosts that get the variant in the first `count` periods of the fleet design.
+
+    For each period the hosts are split in two halves at random (with an odd number one is larger by a host), and a fair
+    coin says which half gets the variant.
+    """
+    return [_group(seed, trial_number, hosts, number) for number in range(1, count + 1)]
+
+
+def _group(seed: int, trial_number: int, hosts: Sequence[str], number: int) -> frozenset[str]:
+    def drawn(name: str, what: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{name}/{trial_number}/{number}/{what}".encode()).digest()
+
+    shuffled = sorted(hosts, key=lambda host: (drawn(host, "group"), host))
+    half = len(shuffled) // 2
+    return frozenset(shuffled[half:] if drawn("", "groups")[0] & 1 else shuffled[:half])
+
+
 def draw_slots(seed: int, trial_number: int, host: str, pair: int) -> Iterator[bool]:
     """For slot 0, 1, 2 ... of a duet's pair (the burn-in's too): whether the request to instance B is due first."""
     part = 0

@@ -20,6 +20,7 @@ _MOST_PAIRS = 100_000
 _SLOWEST_RATE = 0.01
 # One arm's turn in a saturated duet.
 _TURN_SECONDS = 0.1
+_DESIGNS: dict[str, ProbeDesign] = {"duet": "duet", "switchback": "switchback", "fleet": "fleet", "soak": "soak"}
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,9 @@ def read_sidecar(document: object) -> Sidecar:
         raise fields.wrong("format", "expected 1: this sidecar was written by another version of the agent")
     if fields.value("complete") is not True:
         raise fields.wrong("complete", "the trial was never sealed; its evidence is not whole")
-    design = fields.value("design")
-    if design not in ("duet", "switchback", "soak"):
-        raise fields.wrong("design", "expected duet, switchback or soak")
+    design = _DESIGNS.get(str(fields.value("design")))
+    if design is None:
+        raise fields.wrong("design", "expected " + ", ".join(_DESIGNS))
     source = fields.source()
     if source == "live" and design != "switchback":
         raise fields.wrong("source", "live traffic is for a switchback")
@@ -154,10 +155,7 @@ def read_sidecar(document: object) -> Sidecar:
     planned = schedule.items("pairs")
     if len(planned) > _MOST_PAIRS:
         raise schedule.wrong("pairs", f"more than {_MOST_PAIRS} pairs")
-    drawn = planned_pairs(design, seed, trial, host, len(planned))
-    for number, (given, expected) in enumerate(zip(planned, drawn, strict=True), 1):
-        if given != list(expected):
-            raise schedule.wrong("pairs", f"pair {number} is not in the order that seed, trial and host give")
+    drawn = _read_pairs(schedule, planned, design, planned_pairs(design, seed, trial, host, len(planned)))
     block_seconds, burn_in_seconds = schedule.number("block_seconds", 3600), schedule.number("burn_in_seconds", 3600)
     probing = _NOTHING_PROBED
     if source == "probe":
@@ -221,6 +219,21 @@ def _read_probing(
         slots=max(1, round(block_seconds / (2 * _TURN_SECONDS))) if duet else 1,
         burn_in_slots=1 if burn_in_seconds else 0,
     )
+
+
+def _read_pairs(
+    schedule: _Fields, planned: list[Any], design: ProbeDesign, expected: Sequence[tuple[Arm, ...]]
+) -> Sequence[tuple[Arm, ...]]:
+    """The order of the arms. In the fleet design it hangs on all hosts, so the judge checks it, who knows them."""
+    if design == "fleet":
+        for number, given in enumerate(planned, 1):
+            if given not in (["control", "control"], ["control", "variant"]):
+                raise schedule.wrong("pairs", f"period {number} does not begin with control")
+        return [tuple(given) for given in planned]
+    for number, (given, order) in enumerate(zip(planned, expected, strict=True), 1):
+        if given != list(order):
+            raise schedule.wrong("pairs", f"pair {number} is not in the order that seed, trial and host give")
+    return expected
 
 
 def _model(model: type[_Model], value: object, where: str) -> _Model:

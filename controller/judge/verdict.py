@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 
 from controller.judge.decision import Decision, Folding, Outcome, Rule
 from controller.judge.evidence import effect
 from controller.judge.gain import gains
 from controller.judge.goals import GoalsDecision
 from controller.judge.guardrails import Breach, GuardrailWatch
+from controller.judge.schedule import draw_groups
 from controller.judge.traffic import TrafficWatch
+from controller.model.blocks import Arm
 from controller.model.experiment import GoalsObjective, Metric
 from controller.model.trial import GoalEffect, Judgement, Pair, TrialPlan
 
@@ -80,21 +83,31 @@ class Judge:
         if wrong:
             self._decision.pairs += 1
             return Outcome("revert", "measurement-invalid", f"{pair.host}, pair {pair.number}: {wrong}")
+        return self._weigh_next(pair)
+
+    def _weigh_next(self, pair: Pair) -> Outcome:
         breach = self._watch.add(pair) or (self._traffic.add(pair) if self._traffic else None)
-        before = self._decision.confirming
         told = None
         if not breach and pair.control.valid and pair.variant.valid:
             told = gains(pair, self._metrics, self._plan.design)
-            for metric in self._metrics:
-                if metric in told:
-                    (self._fresh if before else self._searched)[metric].append(told[metric])
-                else:
-                    where = f"{pair.host}, pair {pair.number}"
-                    breach = Breach("guardrail-missing-data", f"{where}: no {metric} in both arms")
+        return self._take(told, breach, f"{pair.host}, pair {pair.number}")
+
+    def _take(self, told: dict[Metric, float] | None, breach: Breach | None, where: str) -> Outcome:
+        """Fold the gains of one pair or period; None when it is not valid."""
+        before = self._decision.confirming
+        for metric in self._metrics if told is not None and not breach else []:
+            if told is not None and metric in told:
+                (self._fresh if before else self._searched)[metric].append(told[metric])
+            else:
+                breach = Breach("guardrail-missing-data", f"{where}: no {metric} in both arms")
         outcome = self._decision.fold(None if breach else told)
         if not breach and (outcome.action == "keep" or (outcome.action == "confirm" and not before)):
-            breach = self._watch.before_keep(len(self._decision.fresh))
+            breach = self._watch.before_keep(self._watched_fresh())
         return Outcome("revert", breach.reason, breach.note) if breach else outcome
+
+    def _watched_fresh(self) -> int:
+        """How many of the pairs that the guardrails saw last are fresh ones."""
+        return len(self._decision.fresh)
 
     def _out_of_place(self, pair: Pair) -> str:
         """Why this cannot be the next pair of its host; empty when it is."""
@@ -105,13 +118,87 @@ class Judge:
         if pair.number != expected:
             return f"pair {expected} was due"
         control, variant = pair.control, pair.variant
-        if (control.arm, variant.arm) != ("control", "variant"):
-            return "it is not one control and one variant block"
+        if (control.arm, variant.arm) != self._arms(pair):
+            return "its blocks are not of the arms that are due"
         if control.pair != pair.number or variant.pair != pair.number:
             return "its blocks are of another pair"
         if {control.block, variant.block} != {2 * expected - 1, 2 * expected}:
             return "its blocks are out of order"
         return ""
+
+    def _arms(self, _pair: Pair) -> tuple[Arm, Arm]:
+        """Of the pair's two blocks."""
+        return "control", "variant"
+
+
+class FleetJudge(Judge):
+    """Judges the fleet design, whose pairs are hosts in a period: the period counts when the last of them is told.
+
+    A period's gain is the mean over the hosts with the variant of `ln(before / after)`, less the mean over the others.
+    What was before the coin fell cannot depend on it; so if the arms are alike, the other side of the coin would have
+    turned the gain into its opposite and changed nothing else. A host that was spoilt counts on neither side.
+    """
+
+    def __init__(self, plan: TrialPlan) -> None:
+        super().__init__(plan)
+        self._groups = draw_groups(plan.seed, plan.number, plan.hosts, plan.timing.planned_pairs)
+        self._told: dict[int, dict[str, Pair]] = {}
+        self._fed_fresh = 0
+
+    def _arms(self, pair: Pair) -> tuple[Arm, Arm]:
+        return "control", "variant" if pair.host in self._group(pair.number) else "control"
+
+    def _group(self, number: int) -> frozenset[str]:
+        """The hosts with the variant in this period; none beyond the plan."""
+        return self._groups[number - 1] if number <= len(self._groups) else frozenset()
+
+    def _weigh_next(self, pair: Pair) -> Outcome:
+        if pair.control.block > pair.variant.block:
+            self._decision.pairs += 1
+            return Outcome("revert", "measurement-invalid", f"{pair.host}, period {pair.number}: after stands before")
+        period = self._told.setdefault(pair.number, {})
+        period[pair.host] = pair
+        if len(period) < len(self._plan.hosts):
+            return self._outcome
+        del self._told[pair.number]
+        breach = self._check(period, self._group(pair.number))
+        return self._take(None if breach else self._gains(period), breach, f"period {pair.number}")
+
+    def _check(self, period: Mapping[str, Pair], group: frozenset[str]) -> Breach | None:
+        """Hold each host that got the variant against itself before."""
+        for host in self._plan.hosts:
+            if host in group:
+                if self._decision.confirming and _valid(period[host]):
+                    self._fed_fresh += 1
+                breach = self._watch.add(period[host])
+                if breach:
+                    return breach
+        return None
+
+    def _gains(self, period: Mapping[str, Pair]) -> dict[Metric, float] | None:
+        told: dict[Arm, list[dict[Metric, float]]] = {"control": [], "variant": []}
+        for host in self._plan.hosts:
+            if _valid(period[host]):
+                told[period[host].variant.arm].append(gains(period[host], self._metrics, self._plan.design))
+        if not all(told.values()):
+            return None
+        return {
+            metric: fmean(each[metric] for each in told["variant"]) - fmean(each[metric] for each in told["control"])
+            for metric in self._metrics
+            if all(metric in each for arm in told.values() for each in arm)
+        }
+
+    def _watched_fresh(self) -> int:
+        return self._fed_fresh
+
+
+def _valid(pair: Pair) -> bool:
+    return pair.control.valid and pair.variant.valid
+
+
+def judge_of(plan: TrialPlan) -> Judge:
+    """The judge of a trial that is measured in one go."""
+    return FleetJudge(plan) if plan.design == "fleet" else Judge(plan)
 
 
 def decision_of(plan: TrialPlan) -> Folding:
@@ -127,7 +214,7 @@ def judge_trial(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:
 
     Raises ValueError when pairs follow the verdict.
     """
-    judge = Judge(plan)
+    judge = judge_of(plan)
     for pair in pairs:
         judge.fold(pair)
     return judge.judgement()

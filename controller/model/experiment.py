@@ -19,8 +19,8 @@ Words = Annotated[str, Field(pattern=_PLAIN)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
 HeaderText = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$", max_length=4000)]
 Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory", "throughput"]
-# How the arms of a trial are compared: two shadow instances at once, or reloads of the live one.
-Design = Literal["duet", "switchback"]
+# How the arms of a trial are compared: two shadow instances at once, reloads of the live one, or hosts with hosts.
+Design = Literal["duet", "switchback", "fleet"]
 # Whose requests are measured: the probe's own, or those of real users, read from nginx's log.
 Source = Literal["probe", "live"]
 
@@ -206,13 +206,13 @@ class Timing(Frozen):
     """How long and how often to look. What is left out comes from the design: model/trial.py `TrialTiming`."""
 
     block_seconds: float | None = Field(
-        default=None, ge=0.5, le=600, description="default: duet 1, switchback 2, live traffic 10"
+        default=None, ge=0.5, le=600, description="default: duet 1, switchback 2, fleet 5, live traffic 10"
     )
     burn_in_seconds: float | None = Field(
         default=None,
         ge=0,
         le=60,
-        description="after each switch, not counted; default: duet 0.1, switchback 0.3, live traffic 1",
+        description="after each switch, not counted; default: duet 0.1, switchback 0.3, fleet and live traffic 1",
     )
     minimum_pairs: int = Field(default=5, ge=5, le=500)
     maximum_pairs: int = Field(default=40, ge=5, le=2000)
@@ -297,7 +297,8 @@ class Experiment(Frozen):
     risk: Risk
     sources: list[Words] = Field(min_length=1, max_length=20)
     design: Design | Literal["auto"] = Field(
-        default="auto", description="auto: duet, unless a variant sets something that only the live instance shows"
+        default="auto",
+        description="auto: duet, or switchback where only the live instance shows it; fleet: hosts against hosts",
     )
     source: Source = Field(
         default="probe",

@@ -10,7 +10,7 @@ from controller.model.blocks import Block
 from controller.model.experiment import Design, Experiment, Frozen, Metric, Source, Timing, Variant
 
 # What one stretch of probing does: a trial in its design, or a soak of the variant alone.
-ProbeDesign = Literal["duet", "switchback", "soak"]
+ProbeDesign = Literal["duet", "switchback", "fleet", "soak"]
 VerdictName = Literal["KEEP", "REVERT"]
 ReasonCode = Literal[
     "proven-gain",  # KEEP: enough evidence, confirmed on fresh pairs
@@ -66,7 +66,11 @@ class GoalEffect(Frozen):
 
 class Pair(Frozen):
     """A control block and a variant block: in a switchback their order was drawn at random, in a duet they ran at
-    once and which shadow instance played which arm was drawn."""
+    once and which shadow instance played which arm was drawn.
+
+    In the fleet design a host's period: `control` is its block before, `variant` its block after, which is of either
+    arm, as was drawn for the host.
+    """
 
     host: str
     number: int = Field(ge=1)
@@ -86,7 +90,7 @@ class TrialTiming(Frozen):
     @classmethod
     def of(cls, timing: Timing, design: Design, source: Source = "probe") -> TrialTiming:
         """Shadow instances settle sooner than the live one, and need shorter blocks; users come when they like."""
-        block, burn_in = {"duet": (1.0, 0.1), "switchback": (2.0, 0.3)}[design]
+        block, burn_in = {"duet": (1.0, 0.1), "switchback": (2.0, 0.3), "fleet": (5.0, 1.0)}[design]
         if source == "live":
             block, burn_in = 10.0, 1.0
         return cls(

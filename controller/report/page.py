@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from controller.judge.gain import gains, weighted
 from controller.judge.stints import StintJudge
-from controller.judge.verdict import Judge
+from controller.judge.verdict import judge_of
 from controller.model.project import bundle
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan, TrialResult
@@ -92,21 +92,22 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "duration": duration_words(result.seconds),
         "live": live_words(result),
         "soak": "" if result.soak is None else soak_words(result.soak),
-        "guardrails": guardrail_rows(experiment.guardrails, pairs),
+        "guardrails": guardrail_rows(experiment.guardrails, [each for each in pairs if each.variant.arm == "variant"]),
         **_plots(plan, result, pairs),
     }
 
 
 def _plots(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The drawings of a trial; None for each that its pairs do not give."""
-    told = [_gain(plan, result, pair) for pair in pairs]
+    # A host's own before and after is no gain: the fleet's is of all hosts together.
+    told = [None if plan.design == "fleet" else _gain(plan, result, pair) for pair in pairs]
     hosts = [pair.host for pair in pairs]
     evidence, threshold, fresh = _evidence(plan, result, pairs)
     return {
         "hosts": charts.marker_of(hosts),
         "evidence_plot": charts.evidence_plot(evidence, threshold, hosts, fresh) if evidence else None,
         "gains_plot": charts.gains_plot(told, hosts, fresh) if any(value is not None for value in told) else None,
-        "invalid": told.count(None),
+        "invalid": sum(not (pair.control.valid and pair.variant.valid) for pair in pairs),
     }
 
 
@@ -127,7 +128,7 @@ def _evidence(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> tu
     for stint in result.stints:
         begins[sum(len(each.sequence) for each in result.stints if each.number < stint.number)] = stint.alone
     competing = StintJudge(plan)
-    judge = competing if begins else Judge(plan)
+    judge = competing if begins else judge_of(plan)
     evidence: list[float] = []
     threshold, fresh = 0.0, None
     for index, pair in enumerate(pairs):

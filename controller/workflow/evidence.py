@@ -91,10 +91,10 @@ def pairs_in_order(blocks: dict[str, list[Block]], sequence: list[str]) -> list[
             raise EvidenceInvalid(f"{host}: no evidence of a host that was judged")
         two = blocks[host][taken[host] : taken[host] + 2]
         taken[host] += 2
-        arms = {block.arm: block for block in two}
-        if set(arms) != {"control", "variant"} or two[0].pair != two[1].pair:
+        if len(two) != 2 or two[0].arm == two[1].arm == "variant" or two[0].pair != two[1].pair:
             raise EvidenceInvalid(f"{host}: pair {taken[host] // 2} is not complete in the CSV")
-        pairs.append(Pair(host=host, number=two[0].pair, control=arms["control"], variant=arms["variant"]))
+        control, variant = two if two[0].arm == "control" else reversed(two)
+        pairs.append(Pair(host=host, number=two[0].pair, control=control, variant=variant))
     return pairs
 
 

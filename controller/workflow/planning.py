@@ -7,11 +7,12 @@ import math
 
 from controller import __version__
 from controller.judge.decision import Rule
+from controller.model.errors import BadInput
 from controller.model.experiment import Design, Experiment, Variant
 from controller.model.fleet import Fleet
 from controller.model.run import Budget, RunPlan, Strategy
 from controller.model.trial import TrialPlan, TrialTiming
-from controller.workflow.probing import pair_seconds
+from controller.workflow.probing import pair_seconds, pairs_at_once
 
 # Everything of a trial but its pairs: push, pulling the evidence, rollback or commit, verification.
 TRIAL_OVERHEAD_SECONDS = 10.0
@@ -38,6 +39,10 @@ def design_of(experiment: Experiment, variant: Variant) -> Design:
         return "duet"
     live = experiment.source == "live" or LIVE_ONLY & variant.parameters.keys()
     return "switchback" if live else "duet"
+
+
+# Two hosts give one coin a period; a host alone has nobody to be compared with.
+LEAST_FLEET = 2
 
 
 def _trial(
@@ -69,6 +74,26 @@ def searched_trial(
 ) -> TrialPlan:
     """The plan of a trial that a search came up with; `variants`: how many may be proven in the run."""
     return _trial(number, experiment, variant, fleet=fleet, hosts=trial_hosts(fleet), seed=seed, variants=variants)
+
+
+def check_fleet_design(fleet: Fleet, experiments: list[Experiment], strategy: Strategy) -> None:
+    """Raises BadInput where the fleet design cannot be measured."""
+    for experiment in experiments:
+        if experiment.design != "fleet":
+            continue
+        if strategy != "first-winner":
+            raise BadInput(
+                f"experiment {experiment.name} compares hosts with hosts: not for --strategy {strategy}",
+                next_step="--strategy first-winner",
+            )
+        hosts = len(trial_hosts(fleet))
+        if hosts < LEAST_FLEET:
+            raise BadInput(
+                f"experiment {experiment.name} compares hosts with hosts, and {hosts} would measure: the fleet design "
+                f"needs at least {LEAST_FLEET}, whose groups are drawn anew each period (a single period could prove "
+                "nothing with fewer than 8: 1 in 70 ways to split them)",
+                next_step="add hosts, raise trials.hosts, or leave `design` out",
+            )
 
 
 def draw_plan(
@@ -111,7 +136,7 @@ def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:
     timing = plan.timing
     fewest = Rule.of(plan).fewest_pairs + timing.confirm_pairs
     one = pair_seconds(plan)
-    hosts = len(plan.hosts)
+    hosts = pairs_at_once(plan)
     return (
         math.ceil(fewest / hosts) * one + TRIAL_OVERHEAD_SECONDS,
         math.ceil(timing.planned_pairs / hosts) * one + TRIAL_OVERHEAD_SECONDS,

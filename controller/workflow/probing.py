@@ -6,16 +6,17 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from controller.adapters.ssh import connect
-from controller.judge.schedule import planned_pairs
+from controller.judge.schedule import draw_groups, planned_pairs
 from controller.judge.soak import SoakJudge
 from controller.judge.verdict import Judge
-from controller.model.blocks import Block
+from controller.model.blocks import Arm, Block
 from controller.model.errors import HostFailed, RatchetError
 from controller.model.events import Notice, PairJudged, Phase
 from controller.model.experiment import Experiment
@@ -26,6 +27,8 @@ from controller.workflow.context import RunContext
 AGENT_COMMAND = "/usr/local/bin/ratchet-agent run"
 # Measured on lab hosts: a switch takes 0.1 to 0.2 s, a slow one under load up to 0.5 s.
 SWITCH_SECONDS = 0.3
+# All hosts begin a period together: this long a slow switch and the hashing of bodies may take.
+FLEET_SWITCH_SECONDS = 1.0
 # As the agent has it.
 LOG_FLUSH_SECONDS = 1.5
 # What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
@@ -35,8 +38,14 @@ SLACK_SECONDS = 25.0
 def pair_seconds(plan: TrialPlan) -> float:
     """Expected wall time of one pair: a duet's two blocks run at once, and a soak has one block for a pair."""
     timing = plan.timing
-    one = timing.block_seconds + timing.burn_in_seconds + SWITCH_SECONDS + log_seconds(plan.experiment)
-    return (2 if plan.design == "switchback" else 1) * one
+    switch = FLEET_SWITCH_SECONDS if plan.design == "fleet" else SWITCH_SECONDS
+    one = timing.block_seconds + timing.burn_in_seconds + switch + log_seconds(plan.experiment)
+    return (2 if plan.design in {"switchback", "fleet"} else 1) * one
+
+
+def pairs_at_once(plan: TrialPlan) -> int:
+    """How many pairs count towards the limit while each host measures one: the fleet's are one together."""
+    return 1 if plan.design == "fleet" else len(plan.hosts)
 
 
 def log_seconds(experiment: Experiment) -> float:
@@ -116,6 +125,10 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
     """The document that `ratchet-agent run` reads (docs/architecture.md)."""
     timing = plan.timing
     count = timing.planned_pairs
+    pairs: Sequence[tuple[Arm, ...]] = planned_pairs(plan.design, plan.seed, plan.number, host, count)
+    if plan.design == "fleet":
+        groups = draw_groups(plan.seed, plan.number, plan.hosts, count)
+        pairs = [("control", "variant" if host in group else "control") for group in groups]
     return {
         "format": 1,
         "run": run_id,
@@ -127,7 +140,8 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
         "block_seconds": timing.block_seconds,
         "burn_in_seconds": timing.burn_in_seconds,
         "lease_seconds": lease_seconds,
-        "pairs": [list(pair) for pair in planned_pairs(plan.design, plan.seed, plan.number, host, count)],
+        "pairs": [list(pair) for pair in pairs],
+        "pair_seconds": pair_seconds(plan) if plan.design == "fleet" else 0,
         "seed": plan.seed,
         "body_sample": 1,
         "source": plan.experiment.source,
@@ -270,7 +284,7 @@ class Probing:
         self._observation.judgement = judgement
         self._observation.sequence.append(host)
         timing = self._plan.timing
-        rounds_left = (timing.planned_pairs - judgement.pairs) / len(self._plan.hosts)
+        rounds_left = (timing.planned_pairs - judgement.pairs) / pairs_at_once(self._plan)
         self._context.observer(
             PairJudged(
                 trial=self._plan.number,

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
-from controller.judge.verdict import Judge
+from controller.judge.verdict import judge_of
 from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.events import StepStarted, TrialEnded, TrialStarted
 from controller.model.run import RunPlan
@@ -15,6 +15,7 @@ from controller.model.trial import Effect, Judgement, Pair, ProbeDesign, ReasonC
 from controller.workflow import evidence, staging
 from controller.workflow.context import RunContext
 from controller.workflow.going_live import go_live
+from controller.workflow.planning import LEAST_FLEET
 from controller.workflow.probing import Observation, Probing
 from controller.workflow.quarantine import named_hosts, quarantines
 
@@ -27,6 +28,9 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     if context.stop.requested:
         raise Interrupted(f"{context.stop.why}, before the next trial", next_step=f"controller resume {plan.run_id}")
     started = time.monotonic()
+    if trial.design == "fleet" and len(trial.hosts) < LEAST_FLEET:
+        note = f"hosts are compared with hosts, and only {len(trial.hosts)} of at least {LEAST_FLEET} is left"
+        return _finish(context, without_pairs(trial, "host-failed", note, started))
     context.observer(StepStarted(text=f"trial {trial.number}: staging {trial.experiment.name}/{trial.variant.name}"))
     try:
         _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts)
@@ -49,7 +53,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
-    observation = Probing(trial, plan.run_id, context, Judge(trial)).observe()
+    observation = Probing(trial, plan.run_id, context, judge_of(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
     return _finish(context, go_live(context, plan.run_id, trial, result))
 

@@ -43,6 +43,29 @@ def test_the_judge_recomputes_exactly_the_summaries_that_came_live(
     assert all((block["paired_gain"] is not None) == (design == "duet") for block in live)
 
 
+def test_a_host_of_a_fleet_begins_each_period_on_control_and_waits_for_the_next(
+    laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    pairs = [["control", "variant"], ["control", "control"]]
+    plan = plan_of(nginx.port, pairs=pairs, design="fleet", pair_seconds=4.0)
+    live = laboratory.blocks(plan)
+    evidence = laboratory.evidence()
+    recomputed = recompute(evidence.text, evidence.sidecar)
+    assert [block.model_dump(mode="json") for block in recomputed] == live
+    assert [(block.arm, block.configuration) for block in recomputed] == [
+        ("control", "base"), ("variant", "light"), ("control", "base"), ("control", "base"),
+    ]  # fmt: skip
+    assert live[2]["started_at"] - live[0]["started_at"] == pytest.approx(4.0, abs=0.5)
+    # Control after control is switched to as well, so that both arms are equally old.
+    assert nginx.log()[0].endswith("--design switchback")
+    assert sum('"switch"' in line for line in nginx.log()) == 4
+
+
+def test_a_fleets_host_that_would_not_begin_on_control_is_refused(laboratory: Any, nginx: Any, plan_of: Any) -> None:
+    error = laboratory.run(plan_of(nginx.port, pairs=[["variant", "control"]], design="fleet"))[-1]
+    assert (error["event"], error["code"]) == ("error", "plan")
+
+
 def test_a_duet_tells_the_cheaper_arm_by_pairs_of_requests(laboratory: Any, nginx: Any, plan_of: Any) -> None:
     plan = plan_of(
         nginx.port,

@@ -77,9 +77,10 @@ def read_experiment(path: Path) -> Experiment:
             where=document.where(("ranges",) if experiment.ranges else ()),
             next_step="`variants` for first-winner and race, `ranges` for --strategy bayes",
         )
-    if experiment.source == "live" and experiment.design == "duet":
+    if experiment.source == "live" and experiment.design in {"duet", "fleet"}:
+        why = "no user meets a shadow instance" if experiment.design == "duet" else "the hosts' users differ"
         raise BadInput(
-            "no user meets a shadow instance: live traffic cannot be measured in a duet",
+            f"{why}: live traffic cannot be measured in the design {experiment.design}",
             where=document.where(("design",)),
             next_step="leave `design` out",
         )

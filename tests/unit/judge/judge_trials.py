@@ -40,7 +40,7 @@ def plan(
             "source": source,
         }
     )
-    assert design in ("duet", "switchback")
+    assert design in ("duet", "switchback", "fleet")
     return TrialPlan(
         number=1,
         experiment=experiment,

@@ -255,7 +255,7 @@ def test_a_file_of_another_shape_is_refused(change, complaint):
     [
         ("format", 2, r"sidecar\.format"),
         ("complete", False, "never sealed"),
-        ("design", "fleet", r"sidecar\.design"),
+        ("design", "thirds", r"sidecar\.design"),
         ("host", "h2", "pair 1|pair 2|pair 3|pair 4"),
         ("arms.control", "e" * 16, "configuration"),
         ("workload.rate", -1, r"sidecar\.workload\.rate"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from controller.model.errors import BadInput
 from controller.model.experiment import Experiment, Request, Risk, Timing, Variant, Workload
 from controller.model.fleet import Fleet, FleetSettings, Host, Trials
-from controller.workflow.planning import design_of, draw_plan, estimate_seconds, new_run_id
+from controller.workflow.planning import check_fleet_design, design_of, draw_plan, estimate_seconds, new_run_id
 from controller.workflow.quarantine import hosts_left
 
 
@@ -85,3 +88,38 @@ def test_a_trial_runs_on_the_first_hosts_that_are_left() -> None:
     assert hosts_left(plan, planned, dict.fromkeys(plan.hosts, "a")) == planned
     assert hosts_left(plan, planned, {"web-1": "a", "web-3": "a", "web-4": "a"}).hosts == ["web-1", "web-3"]
     assert hosts_left(plan, planned, {"web-3": "a"}).hosts == ["web-3"]
+
+
+def hosts_with_hosts(*, source: str = "probe") -> Experiment:
+    return Experiment.model_validate(experiment("one", "nginx_a").model_dump() | {"design": "fleet", "source": source})
+
+
+def test_hosts_are_compared_with_hosts_only_where_there_are_two() -> None:
+    check_fleet_design(fleet(2), [hosts_with_hosts()], "first-winner")
+    for alone in (fleet(1), fleet(3, per_trial=1)):
+        with pytest.raises(BadInput, match="needs at least 2"):
+            check_fleet_design(alone, [hosts_with_hosts()], "first-winner")
+
+
+def test_hosts_are_compared_with_hosts_in_no_race() -> None:
+    with pytest.raises(BadInput, match="not for --strategy race"):
+        check_fleet_design(fleet(4), [hosts_with_hosts()], "race")
+    check_fleet_design(fleet(1), [experiment("one", "nginx_a")], "race")
+
+
+def test_more_hosts_do_not_shorten_a_trial_that_compares_them() -> None:
+    two, nine = (
+        estimate_seconds(draw_plan("r-1", fleet(n), [hosts_with_hosts()], seed=7, created_at="now").trials[0])
+        for n in (2, 9)
+    )
+    assert two == nine
+
+
+def test_live_traffic_is_measured_on_the_live_instance_in_longer_blocks_and_waits_for_its_log() -> None:
+    live = Experiment.model_validate(experiment("one", "nginx_a").model_dump() | {"source": "live"})
+    trial, probed = (
+        draw_plan("r-1", fleet(1), [each], seed=7, created_at="now").trials[0]
+        for each in (live, live.model_copy(update={"source": "probe", "design": "switchback"}))
+    )
+    assert (trial.design, trial.timing.block_seconds, trial.timing.burn_in_seconds) == ("switchback", 10.0, 1.0)
+    assert estimate_seconds(trial)[0] > 5 * estimate_seconds(probed)[0]
