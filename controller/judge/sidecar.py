@@ -47,6 +47,7 @@ class Sidecar:
     block_seconds: float
     burn_in_seconds: float
     minimum_requests: int
+    rate: float
     counted: int
     burn_in: int
     interval_ns: int
@@ -146,7 +147,8 @@ def read_sidecar(document: object) -> Sidecar:
     if source == "live" and design != "switchback":
         raise fields.wrong("source", "live traffic is for a switchback")
     workload = _model(Workload, fields.value("workload"), "sidecar.workload")
-    if workload.rate < _SLOWEST_RATE:
+    rate = workload.rate
+    if rate is None or rate < _SLOWEST_RATE:
         raise fields.wrong("workload.rate", f"expected at least {_SLOWEST_RATE:g} a second")
     arms = _Fields(fields.value("arms"), "sidecar.arms")
     host, trial = fields.text("host"), fields.integer("trial", 1, 10**9)
@@ -159,7 +161,8 @@ def read_sidecar(document: object) -> Sidecar:
     block_seconds, burn_in_seconds = schedule.number("block_seconds", 3600), schedule.number("burn_in_seconds", 3600)
     probing = _NOTHING_PROBED
     if source == "probe":
-        probing = _read_probing(schedule, workload, len(planned), block_seconds, burn_in_seconds, duet=design == "duet")
+        seconds = (block_seconds, burn_in_seconds)
+        probing = _read_probing(schedule, workload, rate, len(planned), seconds, duet=design == "duet")
     csv = _Fields(fields.value("csv"), "sidecar.csv")
     return Sidecar(
         host=host,
@@ -170,6 +173,7 @@ def read_sidecar(document: object) -> Sidecar:
         workload=workload,
         seed=seed,
         pairs=drawn,
+        rate=rate,
         block_seconds=block_seconds,
         burn_in_seconds=burn_in_seconds,
         minimum_requests=schedule.integer("minimum_requests", 1, 10**9) if source == "live" else 0,
@@ -196,12 +200,13 @@ _NOTHING_PROBED = _Probing(0, 0, 0, 0, [], [], 0, 0)
 
 
 def _read_probing(
-    schedule: _Fields, workload: Workload, pairs: int, block_seconds: float, burn_in_seconds: float, *, duet: bool
+    schedule: _Fields, workload: Workload, rate: float, pairs: int, seconds: tuple[float, float], *, duet: bool
 ) -> _Probing:
-    """When the probe was to ask for what."""
+    """When the probe was to ask for what; `seconds`: of a block and of its burn-in."""
+    block_seconds, burn_in_seconds = seconds
     interval_ns = schedule.integer("interval_ns", 1, 10**12)
-    if interval_ns != round(1e9 / workload.rate):
-        raise schedule.wrong("interval_ns", f"{interval_ns} is not the interval of {workload.rate:g} requests a second")
+    if interval_ns != round(1e9 / rate):
+        raise schedule.wrong("interval_ns", f"{interval_ns} is not the interval of {rate:g} requests a second")
     mix = _Fields(schedule.value("mix"), "sidecar.schedule.mix")
     cycle = mix.integers("cycle", len(workload.requests))
     if not cycle:
@@ -210,8 +215,8 @@ def _read_probing(
     if len(offsets) != pairs:
         raise mix.wrong("offsets", f"expected one a pair, {pairs}, got {len(offsets)}")
     return _Probing(
-        counted=max(1, round(workload.rate * block_seconds)),
-        burn_in=math.ceil(workload.rate * burn_in_seconds),
+        counted=max(1, round(rate * block_seconds)),
+        burn_in=math.ceil(rate * burn_in_seconds),
         interval_ns=interval_ns,
         lag_limit_us=schedule.integer("lag_limit_us", 0, 10**9),
         expected_statuses=[workload.requests[request].expect_status for request in cycle],

@@ -144,7 +144,7 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         "classes": {},
     }
     if told.design != "duet" and not told.saturation:
-        computed |= {"achieved_rate": round(_achieved(counted, told.workload.rate), 2), "paired_gain": None}
+        computed |= {"achieved_rate": round(_achieved(counted, told.rate), 2), "paired_gain": None}
     compare(block, computed, place)
     return block
 
@@ -170,7 +170,7 @@ def paired_gain(control: Sequence[Row], variant: Sequence[Row]) -> float:
 def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: Sidecar) -> None:
     """What the two blocks of a pair have together, and whether each was rightly called valid."""
     counted = [[row for row in rows if row.intended_us >= 0] for rows in groups]
-    rate = told.workload.rate
+    rate = told.rate
     if told.saturation:
         _check_saturated(blocks, groups, counted, told)
         return
@@ -210,7 +210,7 @@ def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows
     """A block that broke the rules may not count, and one that kept them may not be left out."""
     local = any(row.error == "local" for row in rows)
     late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.lag_limit_us
-    _check_called(block, broken=achieved < _RATE_KEPT * told.workload.rate or late or local, all_rows=all_rows)
+    _check_called(block, broken=achieved < _RATE_KEPT * told.rate or late or local, all_rows=all_rows)
 
 
 def _check_called(block: Block, *, broken: bool, all_rows: Sequence[Row]) -> None:

@@ -51,7 +51,13 @@ class Workload(Frozen):
     means nothing.
     """
 
-    rate: float = Field(gt=0, le=3000, description="requests per second, evenly spaced")
+    rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=3000,
+        description="requests per second, evenly spaced; default: calibrated, the highest that leaves the host idle "
+        "enough",
+    )
     requests: list[Request] = Field(min_length=1, max_length=50)
     scheme: Literal["http", "https"] = "http"
     port: int = Field(default=0, ge=0, le=65535, description="0: 80 for http, 443 for https")
@@ -203,16 +209,17 @@ class Guardrails(Frozen):
 
 
 class Timing(Frozen):
-    """How long and how often to look. What is left out comes from the design: model/trial.py `TrialTiming`."""
+    """How long and how often to look. Blocks whose length is left out are calibrated (docs/decision.md)."""
 
     block_seconds: float | None = Field(
-        default=None, ge=0.5, le=600, description="default: duet 1, switchback 2, fleet 5, live traffic 10"
+        default=None, ge=0.5, le=600, description="default: calibrated; fleet 5, live traffic 10"
     )
     burn_in_seconds: float | None = Field(
         default=None,
         ge=0,
         le=60,
-        description="after each switch, not counted; default: duet 0.1, switchback 0.3, fleet and live traffic 1",
+        description="after each switch, not counted; default: calibrated with the length, else duet 0.1, switchback "
+        "0.3, fleet and live traffic 1",
     )
     minimum_pairs: int = Field(default=5, ge=5, le=500)
     maximum_pairs: int = Field(default=40, ge=5, le=2000)

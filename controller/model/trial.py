@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from controller.model.blocks import Block
+from controller.model.calibration import Calibration
 from controller.model.experiment import Design, Experiment, Frozen, Metric, Source, Timing, Variant
 
 # What one stretch of probing does: a trial in its design, or a soak of the variant alone.
@@ -79,7 +80,7 @@ class Pair(Frozen):
 
 
 class TrialTiming(Frozen):
-    """An experiment's timing with every default filled in."""
+    """An experiment's timing with every default filled in, or calibrated."""
 
     block_seconds: float
     burn_in_seconds: float
@@ -122,6 +123,9 @@ class TrialPlan(Frozen):
     soak_seconds: float = Field(default=0.0, description="how long a proven variant is watched before its commit")
     control_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
     variant_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
+    calibration: Calibration | None = Field(
+        default=None, description="where the rate and the timing come from that the experiment left open"
+    )
 
 
 class Judgement(Frozen):

@@ -19,6 +19,7 @@ from controller.report.guardrails import guardrail_rows
 from controller.report.objectives import goal_words, measure_words, objective_words, pareto_words
 from controller.report.words import (
     STATUS_WORDS,
+    calibration_words,
     duration_words,
     effect_words,
     evidence_words,
@@ -82,6 +83,7 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
         "measure": measure_words(experiment.objective),
         "objective": objective_words(experiment.objective),
         "goals": goal_words(result.goals),
+        "calibration": "" if plan.calibration is None else calibration_words(plan.calibration),
         "reason": reason_words(result, experiment.guardrails),
         "effect": effect_words(effect, result.objective),
         "interval": None if effect is None else charts.interval(effect, scale),

@@ -16,6 +16,7 @@ from controller.model.trial import TrialPlan, TrialResult
 from controller.report.history import UNFINISHED
 from controller.report.objectives import goal_words, pareto_words
 from controller.report.words import (
+    calibration_words,
     duration_words,
     effect_words,
     evidence_words,
@@ -224,6 +225,7 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
                 ("evidence", evidence if trial.pairs else ""),
                 ("live", live_words(trial)),
                 ("soak", "" if trial.soak is None else soak_words(trial.soak)),
+                ("calibrated", "" if plan is None or plan.calibration is None else calibration_words(plan.calibration)),
                 ("requests", f"{trial.requests}, {trial.errors} failed" if trial.requests else ""),
                 ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),
                 ("sets", "\n".join(f"{name}: {value_words(value)}" for name, value in trial.parameters.items())),

@@ -6,6 +6,7 @@ import json
 import math
 from typing import get_args
 
+from controller.model.calibration import Calibration
 from controller.model.errors import printable
 from controller.model.experiment import Guardrails
 from controller.model.trial import Effect, ReasonCode, SoakCheck, TrialResult
@@ -126,6 +127,19 @@ def agreement_words(live: Effect, duet: Effect) -> str:
     if live.low <= duet.estimate <= live.high:
         return "it agrees with the duet, but is too wide to show a gain by itself"
     return "it overlaps with the duet's interval, but does not hold its estimate"
+
+
+def calibration_words(found: Calibration) -> str:
+    """What was chosen from control against control, and the noise that it was chosen from."""
+    noise = "" if found.noise is None else f"; noise {percent(found.noise)} a pair"
+    cost = next((each for each in found.lengths if each.block_seconds == found.block_seconds), None)
+    hope = "" if cost is None else f", about {cost.pairs:.0f} pairs and {cost.seconds:.0f} s for the minimum effect"
+    doubt = f" ({found.note})" if found.note else ""
+    pairs = sum(step.pairs for step in found.steps)
+    return (
+        f"blocks of {found.block_seconds:g} s after {found.burn_in_seconds:g} s at {found.rate:g} requests/s"
+        f"{noise} in {pairs} pairs{hope}{doubt}"
+    )
 
 
 def evidence_words(evidence: float, threshold: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.ssh import connect
+from controller.judge.rows import Row, read_rows
 from controller.judge.summary import recompute
 from controller.judge.verdict import judge_trial
 from controller.model.blocks import Block
@@ -80,6 +81,11 @@ def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[
         return recompute(raw.decode("ascii", errors="replace"), sidecar)
     except ValueError as error:
         raise EvidenceInvalid(f"{host}: {error}") from None
+
+
+def read_rows_of(folder: Path, host: str, timeout_us: int) -> list[Row]:
+    """The rows of a CSV that `read_host` has found whole."""
+    return list(read_rows(gzip.decompress((folder / f"{host}.csv.gz").read_bytes()).decode("ascii"), timeout_us))
 
 
 def pairs_in_order(blocks: dict[str, list[Block]], sequence: list[str]) -> list[Pair]:

@@ -31,6 +31,8 @@ SWITCH_SECONDS = 0.3
 FLEET_SWITCH_SECONDS = 1.0
 # As the agent has it.
 LOG_FLUSH_SECONDS = 1.5
+# Where a rate means nothing, and none was calibrated: live traffic, and the live check of what was saturated.
+UNASKED_RATE = 20.0
 # What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
 SLACK_SECONDS = 25.0
 
@@ -129,13 +131,16 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
     if plan.design == "fleet":
         groups = draw_groups(plan.seed, plan.number, plan.hosts, count)
         pairs = [("control", "variant" if host in group else "control") for group in groups]
+    workload = plan.experiment.workload.model_dump(mode="json")
+    if workload["rate"] is None:
+        workload["rate"] = UNASKED_RATE
     return {
         "format": 1,
         "run": run_id,
         "trial": plan.number,
         "host": host,
         "design": plan.design,
-        "workload": plan.experiment.workload.model_dump(mode="json"),
+        "workload": workload,
         "arms": {"control": plan.control_ids[host], "variant": plan.variant_ids[host]},
         "block_seconds": timing.block_seconds,
         "burn_in_seconds": timing.burn_in_seconds,

@@ -9,7 +9,7 @@ from typing import Any
 from controller.adapters.ansible import run_playbook
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept, read_kept_text
-from controller.adapters.files.runs import list_runs
+from controller.adapters.files.runs import list_runs, recorded_trials
 from controller.adapters.notify import alert
 from controller.model.errors import RatchetError
 from controller.model.events import Notice, StepStarted
@@ -83,21 +83,11 @@ def _write_report(context: RunContext, result: RunResult) -> None:
         return  # the run ended before it had a plan
     try:
         plan = RunPlan.model_validate_json((folder / "plan.json").read_text())
-        plan = plan.model_copy(update={"trials": _planned(context, plan, result)})
+        trials = recorded_trials(context.project, plan, [trial.trial for trial in result.trials])
+        plan = plan.model_copy(update={"trials": trials})
         write_atomically(folder / "report.html", report_page(plan, result, judged_pairs(context, result)))
     except (OSError, ValueError, RatchetError) as error:
         context.observer(Notice(level="warning", text=f"report.html not written: {error}"))
-
-
-def _planned(context: RunContext, plan: RunPlan, result: RunResult) -> list[TrialPlan]:
-    """The plans of the run, and of those trials that a search came up with; the latter only if they were measured."""
-    known = {trial.number for trial in plan.trials}
-    found = list(plan.trials)
-    for trial in result.trials:
-        path = evidence.trial_directory(context.run_directory(result.run_id), trial.trial) / "plan.json"
-        if trial.trial not in known and path.is_file():
-            found.append(TrialPlan.model_validate_json(path.read_text()))
-    return found
 
 
 def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]]:

@@ -21,6 +21,7 @@ from controller.model.experiment import ParameterValue
 from controller.model.trial import Judgement, Pair, ReasonCode, Stint, TrialPlan
 from controller.search.ledger import Entry
 from controller.workflow import evidence, staging
+from controller.workflow.calibrating import calibrated
 from controller.workflow.context import RunContext
 from controller.workflow.probing import Observation, Probing
 from controller.workflow.quarantine import named_hosts
@@ -119,6 +120,7 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     if controls == variants:
         return ended("no-difference", "both arms render to the same configuration")
     trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants})
+    trial = calibrated(context, run_id, trial)
     folder = context.run_directory(run_id)
     stint_folder = stint_directory(folder, trial.number, stint.number)
     stint_folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from controller.model.events import StepStarted, TrialEnded, TrialStarted
 from controller.model.run import RunPlan
 from controller.model.trial import Effect, Judgement, Pair, ProbeDesign, ReasonCode, TrialPlan, TrialResult
 from controller.workflow import evidence, staging
+from controller.workflow.calibrating import calibrated
 from controller.workflow.context import RunContext
 from controller.workflow.going_live import go_live
 from controller.workflow.planning import LEAST_FLEET
@@ -23,7 +24,8 @@ from controller.workflow.quarantine import named_hosts, quarantines
 def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, Any]:
     """Measure one variant; returns a TrialResult document. The hosts are back on the baseline, or their lease runs.
 
-    Raises HostFailed when the trial could not even be staged, Interrupted when the operator stopped before it began.
+    Raises HostFailed when the trial could not even be staged or calibrated, Interrupted when the operator stopped
+    before it began.
     """
     if context.stop.requested:
         raise Interrupted(f"{context.stop.why}, before the next trial", next_step=f"controller resume {plan.run_id}")
@@ -49,6 +51,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
         note = "the variant renders to the configuration that is live already"
         return _finish(context, without_pairs(trial, "no-difference", note, started))
 
+    trial = calibrated(context, plan.run_id, trial)
     folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")

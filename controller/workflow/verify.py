@@ -14,6 +14,7 @@ from controller.model.errors import BadInput
 from controller.model.project import Project
 from controller.model.trial import Judgement, Pair, TrialPlan, TrialResult
 from controller.workflow import evidence
+from controller.workflow.calibrating import choose_again
 from controller.workflow.going_live import live_plan, reference_pairs, soak_plan
 from controller.workflow.stints import read_stints, stint_plan
 
@@ -51,6 +52,8 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
         plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
         again = _judge_again(plan, folder, recorded)
         checks = [_judge_live_again(plan, trial_folder, recorded), _judge_soak_again(plan, folder, recorded)]
+        if plan.calibration is not None and choose_again(folder, plan, plan.calibration) != plan.calibration:
+            raise evidence.EvidenceInvalid("the calibration's evidence gives another choice than the recorded one")
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
         return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
     verdict, reason = "REVERT", again.reason or "undecided"

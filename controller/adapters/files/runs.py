@@ -11,6 +11,7 @@ from controller.adapters.files.suggestions import did_you_mean
 from controller.model.errors import BadInput
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult
+from controller.model.trial import TrialPlan
 
 LAST = "last"
 
@@ -60,6 +61,16 @@ def read_run(project: Project, reference: str) -> tuple[RunPlan, RunResult | Non
             next_step="look at its log.jsonl, then run the experiment again",
         )
     return plan, result
+
+
+def recorded_trials(project: Project, plan: RunPlan, numbers: list[int]) -> list[TrialPlan]:
+    """The run's trials as planned; those of `numbers` as they were measured: calibrated, or found by a search."""
+    found = {trial.number: trial for trial in plan.trials}
+    for number in numbers:
+        recorded = _read(TrialPlan, project.runs / plan.run_id / "trials" / str(number) / "plan.json")
+        if recorded is not None:
+            found[number] = recorded
+    return [found[number] for number in sorted(found)]
 
 
 def resolve(project: Project, reference: str) -> str:
