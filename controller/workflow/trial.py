@@ -37,11 +37,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     try:
         _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts)
     except HostFailed as error:
-        at_fault = named_hosts(error, trial.hosts) if quarantines(context) else []
-        if not at_fault:
-            raise
-        failed = without_pairs(trial, "host-failed", evidence.explain(error), started)
-        return _finish(context, failed.model_copy(update={"failed_hosts": at_fault}))
+        return _finish(context, _quarantined(context, trial, error, started))
     try:
         controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
     except staging.Rejected as error:
@@ -51,7 +47,10 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
         note = "the variant renders to the configuration that is live already"
         return _finish(context, without_pairs(trial, "no-difference", note, started))
 
-    trial = calibrated(context, plan.run_id, trial)
+    try:
+        trial = calibrated(context, plan.run_id, trial)
+    except HostFailed as error:
+        return _finish(context, _quarantined(context, trial, error, started))
     folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")
@@ -59,6 +58,18 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     observation = Probing(trial, plan.run_id, context, judge_of(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
     return _finish(context, go_live(context, plan.run_id, trial, result))
+
+
+def _quarantined(context: RunContext, trial: TrialPlan, error: HostFailed, started: float) -> TrialResult:
+    """The end of a trial whose hosts failed before it measured, where the run goes on without them.
+
+    Raises the error where it does not, or where it names no host.
+    """
+    at_fault = named_hosts(error, trial.hosts) if quarantines(context) else []
+    if not at_fault:
+        raise error
+    failed = without_pairs(trial, "host-failed", evidence.explain(error), started)
+    return failed.model_copy(update={"failed_hosts": at_fault})
 
 
 def _conclude(

@@ -34,6 +34,8 @@ def experiment_document(name: str, variants: dict[str, dict[str, Any]], **change
         "sources": ["the test suite"],
         "variants": [{"name": key, "parameters": parameters} for key, parameters in variants.items()],
         "workload": WORKLOAD,
+        # Fixed, so that no trial begins with a calibration that its test is not about.
+        "timing": {"block_seconds": 1.0},
     } | changes
 
 
