@@ -9,7 +9,7 @@ from pydantic import Field
 from controller.model.experiment import Frozen, ParameterName, ParameterValue
 from controller.model.trial import Effect, TrialPlan, TrialResult
 
-Strategy = Literal["first-winner", "race", "bayes"]
+Strategy = Literal["first-winner", "race", "tournament", "bayes"]
 RunStatus = Literal["running", "completed", "failed", "interrupted", "unverified"]
 
 
@@ -69,7 +69,7 @@ class RunPlan(Frozen):
     alpha: float
     strategy: Strategy = "first-winner"
     budget: Budget = Budget()
-    trials: list[TrialPlan] = Field(description="with bayes empty: each trial's plan is in its folder")
+    trials: list[TrialPlan] = Field(description="of bayes and tournament empty: each trial's plan is in its folder")
 
 
 class RunResult(Frozen):

@@ -49,6 +49,7 @@ class Claims:
         self._holder = holder
         self._lost = lost
         self._probed: frozenset[str] = frozenset()
+        self._probing = threading.Lock()
 
     @contextmanager
     def held(self, *, by_force: bool = False) -> Iterator[None]:
@@ -84,12 +85,17 @@ class Claims:
 
     @contextmanager
     def probed(self, names: Collection[str]) -> Iterator[None]:
-        """These hosts' sessions renew the claim themselves: a login would only disturb what they measure."""
-        self._probed = frozenset(names)
+        """These hosts' sessions renew the claim themselves: a login would only disturb what they measure.
+
+        Several may be entered at once, each for hosts of its own.
+        """
+        with self._probing:
+            self._probed |= frozenset(names)
         try:
             yield
         finally:
-            self._probed = frozenset()
+            with self._probing:
+                self._probed -= frozenset(names)
 
     def _take(self, *, by_force: bool) -> None:
         # The first one alone: of two controllers that start at once, one gets it and then all the others.

@@ -29,6 +29,7 @@ from controller.workflow.planning import draw_plan
 from controller.workflow.quarantine import hosts_left, too_many_in_a_row
 from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
+from controller.workflow.searching_tournament import run_tournament
 from controller.workflow.settling import settle
 from controller.workflow.staging import roll_back
 from controller.workflow.trial import json_document, run_trial
@@ -114,6 +115,12 @@ class Optimize(DBOSConfiguredInstance):
             for experiment in experiments:
                 trials = [trial for trial in plan.trials if trial.experiment.name == experiment.name]
                 yield run_race(steps, [hosts_left(plan, trial, steps.baseline) for trial in trials])
+        elif plan.strategy == "tournament":
+            first, candidates = 1, sum(len(experiment.variants) for experiment in experiments)
+            for experiment in experiments:
+                searched = run_tournament(steps, experiment, first=first, candidates=candidates)
+                first += len(searched.results)
+                yield searched
         elif plan.strategy == "bayes":
             first = 1
             for experiment in experiments:
@@ -133,11 +140,14 @@ class Optimize(DBOSConfiguredInstance):
             strategy=request.get("strategy", "first-winner"),
             budget=Budget.model_validate(request.get("budget", {})),
         )
+        what = f"{len(plan.trials)} variants"
+        if plan.strategy == "tournament":
+            # Its trials are matches, and who meets whom shows in playing.
+            plan = plan.model_copy(update={"trials": []})
         folder = context.run_directory(plan.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
         write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
-        what = f"{len(plan.trials)} variants"
         if plan.strategy == "bayes":
             what = f"a search of {sum(len(each.ranges) for each in experiments)} parameters"
         context.account("optimize", plan.hosts, f"{what} planned", {"run": plan.run_id, "seed": plan.seed})

@@ -6,6 +6,7 @@ import hashlib
 import math
 
 from controller import __version__
+from controller.judge.calibration import open_settings
 from controller.judge.decision import Rule
 from controller.model.errors import BadInput
 from controller.model.experiment import Design, Experiment, Variant
@@ -16,6 +17,8 @@ from controller.workflow.probing import pair_seconds, pairs_at_once
 
 # Everything of a trial but its pairs: push, pulling the evidence, rollback or commit, verification.
 TRIAL_OVERHEAD_SECONDS = 10.0
+# Control against control, where an experiment leaves something open.
+CALIBRATION_SECONDS = 6.0
 
 
 def new_run_id(now: str, entropy: int) -> str:
@@ -137,7 +140,8 @@ def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:
     fewest = Rule.of(plan).fewest_pairs + timing.confirm_pairs
     one = pair_seconds(plan)
     hosts = pairs_at_once(plan)
+    beside = TRIAL_OVERHEAD_SECONDS + (CALIBRATION_SECONDS if open_settings(plan) else 0.0)
     return (
-        math.ceil(fewest / hosts) * one + TRIAL_OVERHEAD_SECONDS,
-        math.ceil(timing.planned_pairs / hosts) * one + TRIAL_OVERHEAD_SECONDS,
+        math.ceil(fewest / hosts) * one + beside,
+        math.ceil(timing.planned_pairs / hosts) * one + beside,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from controller.adapters.ansible import HostOutcome, PlaybookResult, run_playbook
@@ -14,6 +15,8 @@ from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_ru
 BASELINE = "baseline"
 CONTROL = "control"
 VARIANT = "variant"
+# A playbook ends what an earlier controller left of the same one: two at once would end each other.
+_PUSHING = threading.Lock()
 
 
 class Rejected(Exception):
@@ -49,15 +52,16 @@ def push(
     Returns the playbook's result and host -> {arm: {"id", "ok", "error", "diff_from_live", ...}}, where the control
     falls back to the baseline when the experiment requires nothing. Raises HostFailed.
     """
-    context.claims.renew(hosts)
-    result = run_playbook(
-        context.project,
-        context.fleet.name,
-        "push.yml",
-        limit=hosts,
-        extra_vars={"variant_arms": arms_of(experiment, variant, control)},
-        check=check,
-    )
+    with _PUSHING:
+        context.claims.renew(hosts)
+        result = run_playbook(
+            context.project,
+            context.fleet.name,
+            "push.yml",
+            limit=hosts,
+            extra_vars={"variant_arms": arms_of(experiment, variant, control)},
+            check=check,
+        )
     staged: dict[str, dict[str, Any]] = {}
     for host, outcome in result.hosts.items():
         document = outcome.document

@@ -113,6 +113,10 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
         )
 
     _, staged = staging.push(context, trial.experiment, trial.variant, hosts=trial.hosts, control=question.control)
+    for host, arms in sorted(staged.items()):
+        # The control is a candidate too: that nginx refuses it says nothing about the host.
+        if question.control is not None and not arms[staging.CONTROL]["ok"]:
+            return ended("rejected-by-nginx", f"{host}, the other candidate: {arms[staging.CONTROL].get('error', '')}")
     try:
         controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
     except staging.Rejected as error:
