@@ -55,6 +55,14 @@ class LabFleet:
         document: dict[str, Any] = json.loads(self.controller("optimize", "--fleet", FLEET, *arguments))
         return document
 
+    def own_experiments(self) -> Path:
+        """The fleet's folder of experiments, from now on without the shipped ones."""
+        folder = self.project / "experiments"
+        if folder.is_symlink():
+            folder.unlink()
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def reset(self) -> None:
         """Give the fleet its own settings again, as if nothing had been kept."""
         settings = self.project / "inventory" / FLEET / "group_vars/all"

@@ -21,26 +21,24 @@ def seconds(fleet: LabFleet, *command: str) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    args = parse_arguments(__doc__ or "")
-    hosts, rounds = (4, 3) if args.quick else (20, 7)
+def measure(fleet: LabFleet, *, hosts: int, rounds: int) -> list[Figure]:
+    """All figures; the first round warms up and does not count."""
     pushes, pings = [], []
-    with lab_fleet("bench-push", hosts) as fleet:
-        inventory = ["-i", f"inventory/{FLEET}"]
-        for number in range(rounds + 1):
-            # Another level each time, so that every push renders, stages and tests something new.
-            arms = [
-                {
-                    "name": "variant",
-                    "parameters": {"nginx_gzip_comp_level": 1 + number % 8, "nginx_gzip_min_length": number},
-                }
-            ]
-            arguments = ["-e", json.dumps({"variant_arms": arms})]
-            pings.append(seconds(fleet, "ansible", *inventory, "all", "-m", "ansible.builtin.ping"))
-            pushes.append(seconds(fleet, "ansible-playbook", *inventory, "playbooks/push.yml", *arguments))
+    inventory = ["-i", f"inventory/{FLEET}"]
+    for number in range(rounds + 1):
+        # Another level each time, so that every push renders, stages and tests something new.
+        arms = [
+            {
+                "name": "variant",
+                "parameters": {"nginx_gzip_comp_level": 1 + number % 8, "nginx_gzip_min_length": number},
+            }
+        ]
+        arguments = ["-e", json.dumps({"variant_arms": arms})]
+        pings.append(seconds(fleet, "ansible", *inventory, "all", "-m", "ansible.builtin.ping"))
+        pushes.append(seconds(fleet, "ansible-playbook", *inventory, "playbooks/push.yml", *arguments))
     ratios = sorted(push / ping for push, ping in zip(pushes[1:], pings[1:], strict=True))
     value = statistics.median(ratios)
-    figures = [
+    return [
         Figure(
             name=f"push to {hosts} hosts over ping",
             unit="ratio",
@@ -59,6 +57,13 @@ def main() -> None:
             peers={"ansible -m ping": statistics.median(pings[1:])},
         ),
     ]
+
+
+def main() -> None:
+    args = parse_arguments(__doc__ or "")
+    hosts, rounds = (4, 3) if args.quick else (20, 7)
+    with lab_fleet("bench-push", hosts) as fleet:
+        figures = measure(fleet, hosts=hosts, rounds=rounds)
     emit("push", args.quick, figures, args.output)
 
 

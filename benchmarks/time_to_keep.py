@@ -8,26 +8,24 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.figures import Figure, emit, parse_arguments
-from benchmarks.lab_fleet import lab_fleet
+from benchmarks.lab_fleet import LabFleet, lab_fleet
 
 EXPERIMENT = "gzip-level"
 TARGET_SECONDS = 60.0
 
 
-def main() -> None:
-    args = parse_arguments(__doc__ or "")
-    rounds = 2 if args.quick else 9
+def measure(fleet: LabFleet, *, rounds: int) -> list[Figure]:
+    """All figures, from as many runs; nothing stays kept."""
     trials = []
-    with lab_fleet("bench-keep", 1) as fleet:
-        for seed in range(rounds):
-            trials.append(fleet.optimize(EXPERIMENT, seed=seed)["trials"][0])
-            fleet.reset()
+    for seed in range(rounds):
+        trials.append(fleet.optimize(EXPERIMENT, seed=seed)["trials"][0])
+        fleet.reset()
     kept = [trial for trial in trials if trial["verdict"] == "KEEP"]
     probing = sorted(trial["probing_seconds"] for trial in kept) or [float(TARGET_SECONDS * 10)]
     whole = sorted(trial["seconds"] for trial in kept) or probing
     effects = sorted(trial["confirmed_effect"]["estimate"] for trial in kept) or [0.0]
     value = statistics.median(probing)
-    figures = [
+    return [
         Figure(
             name="probing until KEEP",
             unit="s",
@@ -49,6 +47,12 @@ def main() -> None:
         ),
         Figure(name="kept", unit=f"of {rounds}", value=len(kept), target=f"{rounds}", reached=len(kept) == rounds),
     ]
+
+
+def main() -> None:
+    args = parse_arguments(__doc__ or "")
+    with lab_fleet("bench-keep", 1) as fleet:
+        figures = measure(fleet, rounds=2 if args.quick else 9)
     emit("time_to_keep", args.quick, figures, args.output)
 
 

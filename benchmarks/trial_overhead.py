@@ -10,7 +10,7 @@ import statistics
 from typing import Any
 
 from benchmarks.figures import Figure, emit, parse_arguments
-from benchmarks.lab_fleet import LabFleet, lab_fleet
+from benchmarks.lab_fleet import CHECKOUT, LabFleet, lab_fleet
 
 TARGET = 0.15
 # No rule ends this trial before its last pair: two levels that answer alike, and no futility before so many pairs.
@@ -18,31 +18,27 @@ BLOCK_SECONDS = 10.0
 PAIRS = 6
 
 
-def write_experiment(fleet: LabFleet) -> None:
-    experiments = fleet.project / "experiments"
-    shipped = experiments.resolve()
-    experiments.unlink()
-    document: dict[str, Any] = json.loads((shipped / "gzip-level/meta.json").read_text())
+def write_experiment(fleet: LabFleet, block_seconds: float) -> None:
+    experiments = fleet.own_experiments()
+    document: dict[str, Any] = json.loads((CHECKOUT / "experiments/gzip-level/meta.json").read_text())
     document |= {
         "name": "a-minute",
         "variants": [{"name": "level-8", "parameters": {"nginx_gzip_comp_level": 8}}],
-        "timing": {"block_seconds": BLOCK_SECONDS, "minimum_pairs": PAIRS, "maximum_pairs": PAIRS, "confirm_pairs": 3},
+        "timing": {"block_seconds": block_seconds, "minimum_pairs": PAIRS, "maximum_pairs": PAIRS, "confirm_pairs": 3},
     }
     (experiments / "a-minute").mkdir(parents=True)
     (experiments / "a-minute/meta.json").write_text(json.dumps(document))
 
 
-def main() -> None:
-    args = parse_arguments(__doc__ or "")
-    rounds = 1 if args.quick else 5
+def measure(fleet: LabFleet, *, rounds: int, block_seconds: float = BLOCK_SECONDS) -> list[Figure]:
+    """The figure, from as many trials. The fleet's experiments are replaced by the benchmark's own."""
     shares = []
-    with lab_fleet("bench-overhead", 1) as fleet:
-        write_experiment(fleet)
-        for seed in range(rounds):
-            trial = fleet.optimize("a-minute", seed=seed)["trials"][0]
-            shares.append(1 - trial["probing_seconds"] / trial["seconds"])
+    write_experiment(fleet, block_seconds)
+    for seed in range(rounds):
+        trial = fleet.optimize("a-minute", seed=seed)["trials"][0]
+        shares.append(1 - trial["probing_seconds"] / trial["seconds"])
     value = statistics.median(shares)
-    figures = [
+    return [
         Figure(
             name="share of a trial's wall time that is not probing",
             unit="fraction",
@@ -53,6 +49,12 @@ def main() -> None:
             reached=value <= TARGET,
         )
     ]
+
+
+def main() -> None:
+    args = parse_arguments(__doc__ or "")
+    with lab_fleet("bench-overhead", 1) as fleet:
+        figures = measure(fleet, rounds=1 if args.quick else 5)
     emit("trial_overhead", args.quick, figures, args.output)
 
 
