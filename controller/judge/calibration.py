@@ -93,9 +93,10 @@ def judge_alike(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:
 def open_settings(plan: TrialPlan) -> list[OpenSetting]:
     """What the experiment leaves to be calibrated; a burn-in alone is not worth an A/A.
 
-    Nothing of live traffic or of saturation, whose load is not the probe's to choose.
+    Nothing of live traffic or of saturation, whose load is not the probe's to choose, and nothing where hosts are
+    compared with hosts, which one host's noise says little about.
     """
-    if plan.experiment.source == "live" or plan.experiment.workload.mode == "saturation":
+    if plan.design == "fleet" or plan.experiment.source == "live" or plan.experiment.workload.mode == "saturation":
         return []
     timing = plan.experiment.timing
     found: list[OpenSetting] = []

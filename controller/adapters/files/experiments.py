@@ -164,6 +164,12 @@ def _check_timing(document: Document, experiment: Experiment) -> None:
 def _check_workload(document: Document, experiment: Experiment) -> None:
     """What the probe would refuse on the hosts, said before anything is sent there."""
     workload = experiment.workload
+    if experiment.design == "fleet" and workload.rate is None:
+        raise BadInput(
+            "the design fleet needs `workload.rate`: it is not calibrated where hosts are compared with hosts",
+            where=document.where(("workload",)),
+            next_step="say how many requests a second each host is asked",
+        )
     if workload.scheme == "https" and not all(0 < len(label) < 64 for label in workload.host.split(".")):
         raise BadInput(
             f"`workload.host` {workload.host[:80]!r} cannot be a TLS server name",

@@ -67,7 +67,7 @@ def leaky(newer: FleetUnderTest) -> FleetUnderTest:
 
 
 def test_a_leak_that_only_shows_live_is_found_in_the_soak_and_reverted(leaky: FleetUnderTest) -> None:
-    before = leaky.status()
+    before = leaky.live()
     requests = [WORKLOAD["requests"][0] | {"weight": 3}, {"path": "/leak", "weight": 2}]
     leaky.write_experiment(
         "leak", {"level-4": {"nginx_gzip_comp_level": 4}}, workload={"rate": 30, "port": 8090, "requests": requests}
@@ -77,7 +77,7 @@ def test_a_leak_that_only_shows_live_is_found_in_the_soak_and_reverted(leaky: Fl
     assert (trial["verdict"], trial["reason"]) == ("REVERT", "soak-memory"), json.dumps(trial, indent=1)
     assert trial["live"]["passed"]
     assert "rises all the time" in trial["note"]
-    assert leaky.status() == before
+    assert leaky.live() == before
     verified = leaky.controller("verify", run["run_id"], "--output", "json")
     assert verified.returncode == 0, verified.stdout
     shown = leaky.controller("show", run["run_id"]).stdout
