@@ -119,7 +119,16 @@ def test_live_traffic_is_measured_on_the_live_instance_in_longer_blocks_and_wait
     live = Experiment.model_validate(experiment("one", "nginx_a").model_dump() | {"source": "live"})
     trial, probed = (
         draw_plan("r-1", fleet(1), [each], seed=7, created_at="now").trials[0]
-        for each in (live, live.model_copy(update={"source": "probe", "design": "switchback"}))
+        for each in (
+            live,
+            live.model_copy(
+                update={
+                    "source": "probe",
+                    "design": "switchback",
+                    "timing": Timing(block_seconds=2, burn_in_seconds=0.3),
+                }
+            ),
+        )
     )
     assert (trial.design, trial.timing.block_seconds, trial.timing.burn_in_seconds) == ("switchback", 10.0, 1.0)
     assert estimate_seconds(trial)[0] > 5 * estimate_seconds(probed)[0]
