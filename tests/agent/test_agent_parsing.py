@@ -72,7 +72,7 @@ def test_any_change_to_a_plan_is_accepted_or_named(probe_module: Any, plan_of: A
     ("change", "words"),
     [
         ({"design": "before-after"}, "plan.design: expected text that matches switchback|duet"),
-        ({"pairs": [["control", "control"]]}, "plan.pairs[0]: expected control and variant"),
+        ({"pairs": [["control", "control"]]}, "plan.pairs[0]: not the arms of a pair in the design switchback"),
         ({"run": "../r"}, "plan.run: expected text"),
         ({"extra": 1}, "unknown field 'extra'"),
         ({"block_seconds": float("nan")}, "plan.block_seconds: expected a number"),

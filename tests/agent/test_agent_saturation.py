@@ -22,7 +22,8 @@ EXPENSIVE = {
 def test_the_judge_recomputes_exactly_the_rates_that_came_live(
     design: str, laboratory: Any, nginx: Any, plan_of: Any
 ) -> None:
-    live = laboratory.blocks(plan_of(nginx.port, design=design, pairs=2, workload=EXPENSIVE))
+    arms = {"control": "heavy", "variant": "light"}
+    live = laboratory.blocks(plan_of(nginx.port, design=design, arms=arms, pairs=2, workload=EXPENSIVE))
     evidence = laboratory.evidence()
     assert [block.model_dump(mode="json") for block in recompute(evidence.text, evidence.sidecar)] == live
     assert all(block["valid"] and block["paired_gain"] is None for block in live)
