@@ -129,12 +129,12 @@ def _evidence(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> tu
     begins: dict[int, bool] = {}
     for stint in result.stints:
         begins[sum(len(each.sequence) for each in result.stints if each.number < stint.number)] = stint.alone
-    competing = StintJudge(plan)
-    judge = competing if begins else judge_of(plan)
+    competing = StintJudge(plan) if begins else None
+    judge = competing or judge_of(plan)
     evidence: list[float] = []
     threshold, fresh = 0.0, None
     for index, pair in enumerate(pairs):
-        if index in begins:
+        if competing is not None and index in begins:
             competing.begin(alone=begins[index])
         try:
             judgement = judge.add(pair)

@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from jinja2 import TemplateError
+
 from controller.adapters.ansible import run_playbook
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept, read_kept_text
@@ -86,7 +88,7 @@ def _write_report(context: RunContext, result: RunResult) -> None:
         trials = recorded_trials(context.project, plan, [trial.trial for trial in result.trials])
         plan = plan.model_copy(update={"trials": trials})
         write_atomically(folder / "report.html", report_page(plan, result, judged_pairs(context, result)))
-    except (OSError, ValueError, RatchetError) as error:
+    except (OSError, ValueError, TemplateError, RatchetError) as error:
         context.observer(Notice(level="warning", text=f"report.html not written: {error}"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def saturated(fleet: FleetUnderTest) -> dict[str, Any]:
+def saturated(fleet: FleetUnderTest) -> Iterator[dict[str, Any]]:
     """A run that asks how many requests a second both levels can answer, and what that takes in memory."""
     fleet.write_experiment(
         "capacity",
@@ -21,7 +22,10 @@ def saturated(fleet: FleetUnderTest) -> dict[str, Any]:
         workload=WORKLOAD | {"mode": "saturation", "connections_open": 4, "timeout_ms": 10_000},
         objective={"combine": "pareto", "goals": [{"metric": "throughput"}, {"metric": "memory", "margin": 0.2}]},
     )
-    return fleet.optimize("capacity")
+    run = fleet.optimize("capacity")
+    yield run
+    back = fleet.controller("rollback", "--fleet", "lab", "--before", run["run_id"])
+    assert back.returncode == 0, back.stderr
 
 
 def test_what_answers_more_requests_a_second_is_kept_and_every_goal_is_told(saturated: dict[str, Any]) -> None:
