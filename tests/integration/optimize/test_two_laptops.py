@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, pairs_judged, wait_until
+from tests.integration.optimize.test_interruptions import LONG, newest_log, pairs_judged, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -94,8 +94,10 @@ def test_all_or_nothing_and_a_dead_run_s_claim_is_taken_over_by_its_own_machine(
     assert second.controller("rollback", "--fleet", "lab").returncode == 4
     assert first.controller("rollback", "--fleet", "lab").returncode == 0
     assert set(claims(first).values()) == {None}
+    events = len(newest_log(first))
     resumed = first.start("resume")
     wait_until(lambda: all(claims(first).values()), seconds=60, what="claimed again")
+    wait_until(lambda: any(e["event"] == "pair" for e in newest_log(first)[events:]), seconds=90, what="probing")
     resumed.send_signal(signal.SIGTERM)
     resumed.communicate(timeout=120)
     assert set(claims(first).values()) == {None}
