@@ -84,10 +84,7 @@ class AlikeJudge(Judge):
 
 def judge_alike(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:
     """The last judgement of an A/A. Raises ValueError when pairs follow a breach."""
-    judge = AlikeJudge(plan)
-    for pair in pairs:
-        judge.fold(pair)
-    return judge.judgement()
+    return AlikeJudge(plan).judge_all(pairs)
 
 
 def open_settings(plan: TrialPlan) -> list[OpenSetting]:

@@ -46,7 +46,4 @@ class LiveJudge(Judge):
 
 def judge_live(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:
     """The last judgement of a live check. Raises ValueError when pairs follow the verdict."""
-    judge = LiveJudge(plan)
-    for pair in pairs:
-        judge.fold(pair)
-    return judge.judgement()
+    return LiveJudge(plan).judge_all(pairs)

@@ -44,6 +44,12 @@ class Judge:
         self.fold(pair)
         return self.judgement()
 
+    def judge_all(self, pairs: Iterable[Pair]) -> Judgement:
+        """The last judgement over all pairs. Raises ValueError when pairs follow the verdict."""
+        for pair in pairs:
+            self.fold(pair)
+        return self.judgement()
+
     def fold(self, pair: Pair) -> None:
         """`add` without the judgement, whose estimates take longer than the rest."""
         if self.decided:
@@ -214,10 +220,7 @@ def judge_trial(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:
 
     Raises ValueError when pairs follow the verdict.
     """
-    judge = judge_of(plan)
-    for pair in pairs:
-        judge.fold(pair)
-    return judge.judgement()
+    return judge_of(plan).judge_all(pairs)
 
 
 def _six_digits(number: float) -> float:

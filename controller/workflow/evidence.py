@@ -123,23 +123,14 @@ def read_pairs(
     plan: TrialPlan, folder: Path, sequence: list[str], ends: dict[str, dict[str, Any]] | None
 ) -> list[Pair]:
     """The judged pairs in order, recomputed from the CSVs in `folder`. Raises EvidenceInvalid."""
-    blocks = {
-        host: read_host(folder, host, None if ends is None else ends[host]["csv"]) for host in sorted(set(plan.hosts))
-    }
-    for host, found in blocks.items():
-        _check_arms(plan, host, found)
-    return pairs_in_order(blocks, sequence)
+    return pairs_in_order(_read_hosts(plan, folder, ends), sequence)
 
 
 def read_blocks(
     plan: TrialPlan, folder: Path, sequence: list[str], ends: Mapping[str, Mapping[str, Any]] | None
 ) -> list[tuple[str, Block]]:
     """A soak's judged blocks with their hosts, in order, recomputed from the CSVs. Raises EvidenceInvalid."""
-    left = {}
-    for host in sorted(set(plan.hosts)):
-        blocks = read_host(folder, host, None if ends is None else ends[host]["csv"])
-        _check_arms(plan, host, blocks)
-        left[host] = iter(blocks)
+    left = {host: iter(blocks) for host, blocks in _read_hosts(plan, folder, ends).items()}
     found = []
     for host in sequence:
         block = next(left.get(host, iter(())), None)
@@ -147,6 +138,16 @@ def read_blocks(
             raise EvidenceInvalid(f"{host}: a block that was judged is not in the CSV")
         found.append((host, block))
     return found
+
+
+def _read_hosts(plan: TrialPlan, folder: Path, ends: Mapping[str, Mapping[str, Any]] | None) -> dict[str, list[Block]]:
+    """Host -> its blocks, of the plan's configurations. Raises EvidenceInvalid."""
+    blocks = {
+        host: read_host(folder, host, None if ends is None else ends[host]["csv"]) for host in sorted(set(plan.hosts))
+    }
+    for host, found in blocks.items():
+        _check_arms(plan, host, found)
+    return blocks
 
 
 def _check_arms(plan: TrialPlan, host: str, blocks: list[Block]) -> None:
