@@ -288,8 +288,9 @@ class Probing:
     def _judged(self, host: str, number: int, judgement: Judgement) -> None:
         self._observation.judgement = judgement
         self._observation.sequence.append(host)
-        timing = self._plan.timing
-        rounds_left = (timing.planned_pairs - judgement.pairs) / pairs_at_once(self._plan)
+        # In a soak every host has its own blocks; else the hosts share the pairs.
+        planned = self._plan.timing.planned_pairs * (len(self._plan.hosts) if self._plan.design == "soak" else 1)
+        rounds_left = (planned - judgement.pairs) / pairs_at_once(self._plan)
         self._context.observer(
             PairJudged(
                 trial=self._plan.number,
