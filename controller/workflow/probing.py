@@ -207,8 +207,10 @@ class Probing:
                     agent.hang_up()
             if not stopping and (self._decided() or self._observation.interrupted or self._observation.failures):
                 stopping = True
+                # A block that would not count is broken off; an operator's first Ctrl-C lets it come to its end.
+                command = "stop" if self._observation.interrupted else "conclude"
                 for agent in agents:
-                    agent.send("stop")
+                    agent.send(command)
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + heartbeat
                 for agent in agents:

@@ -68,6 +68,24 @@ def test_stop_ends_after_the_block_under_way(laboratory: Any, nginx: Any, plan_o
     assert laboratory.evidence().sidecar["complete"] is True
 
 
+def test_a_verdict_ends_it_at_once_and_the_block_under_way_leaves_nothing(
+    laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    agent = laboratory.start(plan_of(nginx.port, pairs=3, block_seconds=2))
+    block = agent.until("block")["block"]
+    _wait_for(nginx, "metrics", times=3)
+    began = time.monotonic()
+    agent.send({"command": "conclude"})
+    events = agent.rest()
+    assert time.monotonic() - began < 1.5
+    assert [event["event"] for event in events] == ["end"]
+    assert (events[-1]["reason"], events[-1]["restored"]) == ("stopped", RESTORED)
+    sidecar = laboratory.evidence().sidecar
+    assert sidecar["complete"] is True
+    assert sidecar["blocks"] == [block]
+    assert {row["block"] for row in laboratory.evidence().rows} == {"1"}
+
+
 def test_a_heartbeat_is_passed_on_to_the_lease_between_blocks(laboratory: Any, nginx: Any, plan_of: Any) -> None:
     agent = laboratory.start(plan_of(nginx.port))
     agent.send({"command": "renew"})
@@ -287,10 +305,10 @@ def test_the_forced_command_allows_nothing_else(asked: str | None, tmp_path: Pat
     assert b"this key allows exactly" in done.stderr
 
 
-def _wait_for(nginx: Any, command: str) -> None:
+def _wait_for(nginx: Any, command: str, times: int = 1) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if any(f'"{command}"' in line for line in nginx.log()):
+        if sum(f'"{command}"' in line for line in nginx.log()) >= times:
             return
         time.sleep(0.005)
     raise AssertionError(nginx.log())

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-PROGRAM = Path(__file__).resolve().parents[2] / "roles/variant/files/ratchet-host"
+PROGRAM = Path(__file__).resolve().parents[2] / "roles/variant/files/ratchet_host.py"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),

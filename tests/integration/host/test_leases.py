@@ -214,6 +214,19 @@ def test_a_stopped_nginx_does_not_stay_on_a_variant(host: Host) -> None:
     assert session.read() == {}
 
 
+def test_stopped_workers_hold_the_baseline_up_for_no_more_than_a_moment(host: Host) -> None:
+    session = on_variant(host)
+    workers = host.run("pgrep -P $(cat /run/nginx.pid)").split()
+    host.run(f"kill -s STOP {' '.join(workers)}")
+    began = time.monotonic()
+    answer = session.ask("end")
+    assert answer["verified"], answer.get("error")
+    assert time.monotonic() - began < 5
+    assert host.level() == "level 9\n"
+    assert not set(workers) & set(host.run("pgrep -P $(cat /run/nginx.pid)").split())
+    assert_restored(host)
+
+
 def test_a_bad_line_is_answered_and_the_session_goes_on(host: Host) -> None:
     session = host.session()
     for line in (

@@ -152,7 +152,11 @@ def test_it_is_no_tunnel(door: Door, forward: str) -> None:
                 break
             time.sleep(0.1)
         ssh.terminate()
-        _, said = ssh.communicate(timeout=10)
+        try:
+            _, said = ssh.communicate(timeout=5)
+        except subprocess.TimeoutExpired:  # OpenSSH 9.2 may miss a signal just before it waits for its connection
+            ssh.kill()
+            _, said = ssh.communicate()
     assert b"SSH-" not in got and b"\x05\x00\x00" not in got
     assert b"prohibited" in said or b"fail" in said.lower() or b"refused" in said, said
 

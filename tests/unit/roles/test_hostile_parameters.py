@@ -67,7 +67,7 @@ ODD_NUMBERS = [-1, 0, 2**63, 1e308, float("inf"), float("nan"), -0.0, True, None
 
 
 def _parser() -> ModuleType:
-    program = ROLE.parent / "variant" / "files" / "ratchet-host"
+    program = ROLE.parent / "variant" / "files" / "ratchet_host.py"
     loader = importlib.machinery.SourceFileLoader("ratchet_host_parser", str(program))
     spec = importlib.util.spec_from_loader("ratchet_host_parser", loader)
     assert spec is not None
