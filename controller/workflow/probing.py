@@ -78,12 +78,17 @@ class _Agent(threading.Thread):
         self._events = events
         self._channel: Any = None
         self._sending = threading.Lock()
+        # What was to be sent before there was a line to send it on.
+        self._waiting: list[str] = []
 
     def run(self) -> None:
         try:
             with connect(self.host, user=self.host.probe_user) as ssh, ssh.stream(AGENT_COMMAND) as channel:
-                self._channel = channel
                 channel.send(json.dumps(self._plan))
+                with self._sending:
+                    self._channel = channel
+                    for command in self._waiting:
+                        channel.send(json.dumps({"command": command}))
                 for line in channel.lines(timeout=self._patience):
                     self._events.put((self.host.name, self._parse(line)))
         except RatchetError as error:
@@ -107,10 +112,11 @@ class _Agent(threading.Thread):
 
     def send(self, command: str) -> None:
         """Best effort: an agent that is gone is noticed by its reader."""
-        channel = self._channel
-        if channel is None:
-            return
         with self._sending:
+            channel = self._channel
+            if channel is None:
+                self._waiting.append(command)
+                return
             try:
                 channel.send(json.dumps({"command": command}))
             except (RatchetError, OSError):

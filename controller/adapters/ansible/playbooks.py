@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays
+from controller.adapters.ansible.strays import FOLDER_PREFIX, TAG_VARIABLE, end_strays, remove_left_folders
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project, bundle
 
@@ -170,7 +170,8 @@ def run_playbook(
     tag = f"{project.root}:{fleet}:{playbook}"
     end_strays(tag)
     collector = _Collector(on_task)
-    private = tempfile.mkdtemp(prefix="ratchet-ansible-")
+    remove_left_folders()
+    private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")
     started = time.monotonic()
     try:
         runner = ansible_runner.run(

@@ -1,4 +1,4 @@
-"""End ansible-playbook processes that a killed controller left behind.
+"""End ansible-playbook processes that a killed controller left behind, and remove its temporary folders.
 
 After a kill -9 of the controller its ansible-playbook goes on and would overlap the repeated push. Each run is tagged
 through its environment, and a repeated run first ends the strays of its own tag.
@@ -7,11 +7,15 @@ through its environment, and a repeated run first ends the strays of its own tag
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 TAG_VARIABLE = "RATCHET_ANSIBLE_TAG"
+# What follows in a folder's name is the process that made it.
+FOLDER_PREFIX = "ratchet-ansible-"
 
 
 def tagged(tag: str) -> list[int]:
@@ -49,3 +53,14 @@ def end_strays(tag: str, grace: float = 3.0) -> int:
         time.sleep(0.05)
     _signal(tagged(tag), signal.SIGKILL)
     return len(strays)
+
+
+def remove_left_folders() -> None:
+    """Remove our folders for ansible-runner whose controller is gone."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*-*"):
+        maker = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+        try:
+            if maker.isdigit() and not Path("/proc", maker).exists() and folder.lstat().st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # another controller was quicker

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.ansible import run_playbook
-from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays, tagged
+from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays, remove_left_folders, tagged
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
@@ -113,3 +114,14 @@ def test_strays_of_the_same_tag_are_ended_and_others_are_not() -> None:
         for child in (mine, other):
             child.kill()
             child.wait()
+
+
+def test_folders_of_controllers_that_are_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["/bin/true"]) as gone:
+        gone.wait()
+    names = [f"ratchet-ansible-{gone.pid}-left", f"ratchet-ansible-{os.getpid()}-mine", "ratchet-ansible-notes-x"]
+    for name in names:
+        (tmp_path / name / "env").mkdir(parents=True)
+    remove_left_folders()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
