@@ -46,6 +46,9 @@ class AuditLog:
     def __init__(self, project: Project, store: Store) -> None:
         self._path: Path = project.state / "audit.jsonl"
         self._store = store
+        # Each project has a log of its own, also where several share a database.
+        where = f"{socket.gethostname()}:{self._path.resolve()}"
+        self._name = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def record(
         self, *, at: str, action: str, fleet: str, hosts: list[str], why: str, evidence: dict[str, Any] | None = None
@@ -75,10 +78,12 @@ class AuditLog:
                 }
                 entry["hash"] = _digest(entry)
                 line = json.dumps(entry, separators=(",", ":")) + "\n"
+                size = os.fstat(descriptor).st_size
                 if os.write(descriptor, line.encode()) != len(line.encode()):
+                    os.ftruncate(descriptor, size)
                     raise OSError("the disk is full")
                 os.fsync(descriptor)
-                self._store.record_audit_head(entries=number + 1, digest=entry["hash"])
+                self._store.record_audit_head(self._name, entries=number + 1, digest=entry["hash"])
         except OSError as error:
             raise HostFailed(
                 f"the audit log cannot be written: {error.strerror or error}",
@@ -107,7 +112,7 @@ class AuditLog:
                     Finding(line, f"does not follow entry {number}: something was deleted, inserted or moved before it")
                 )
             number, previous = entry["number"], entry["hash"]
-        head = self._store.audit_head()
+        head = self._store.audit_head(self._name)
         if head is not None and head != (number, previous):
             found.append(
                 Finding(

@@ -236,14 +236,15 @@ class Store:
         with self.transaction() as connection:
             connection.execute(sa.delete(quarantine).where(quarantine.c.fleet == fleet, quarantine.c.host == host))
 
-    def record_audit_head(self, *, entries: int, digest: str) -> None:
-        """Remember how long the audit log is, and the hash of its last entry."""
-        self._upsert(audit_heads, {"log": "audit"}, {"entries": str(entries), "digest": digest})
+    def record_audit_head(self, log: str, *, entries: int, digest: str) -> None:
+        """Remember how long that audit log is, and the hash of its last entry."""
+        self._upsert(audit_heads, {"log": log}, {"entries": str(entries), "digest": digest})
 
-    def audit_head(self) -> tuple[int, str] | None:
+    def audit_head(self, log: str) -> tuple[int, str] | None:
         """(entries, hash of the last) as recorded; None before the first entry."""
+        query = sa.select(audit_heads.c.entries, audit_heads.c.digest).where(audit_heads.c.log == log)
         with self.transaction() as connection:
-            row = connection.execute(sa.select(audit_heads.c.entries, audit_heads.c.digest)).first()
+            row = connection.execute(query).first()
         return None if row is None else (int(row[0]), str(row[1]))
 
     def close(self) -> None:

@@ -73,6 +73,8 @@ MAX_DRIFT_LINES = 20
 CONFIRM_LEASE = 60
 # nginx itself gives up on a port in use after 2.5 s.
 GENERATION_SECONDS = 6.0
+# A debugger may stop it for a moment.
+STOPPED_SECONDS = 1.0
 # Long requests may outlive a reload; the role's worker_shutdown_timeout ends them earlier.
 OLD_WORKERS_SECONDS = 20.0
 # The baseline is back once new workers serve it; what old ones still send need not be waited for.
@@ -817,6 +819,8 @@ class Reload:
             if not self._parent.alive:
                 raise Refused("nginx's master process ended during the reload")
             waited = time.monotonic() - started
+            if waited > STOPPED_SECONDS and self._parent.stopped:
+                raise Refused("nginx's master process is stopped (SIGSTOP, a debugger) and takes no reload")
             reason, given_up = self._reason() if waited > 1 else ("", False)
             if waited > GENERATION_SECONDS or given_up:
                 raise Refused(f"nginx did not take the reload: {reason or 'it kept its old workers'}")

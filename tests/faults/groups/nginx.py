@@ -59,13 +59,12 @@ def faults() -> Iterator[Fault]:
         name="nginx's workers hang (SIGSTOP) while the variant is live", group="nginx-2", moment=moments.MID_TRIAL,
         inject=on_variant(WORKERS % "STOP"), exits=frozenset({0, 3, 5}),
         says="host-failed: |guardrail-|could not be verified|the baseline is live, but",
-        # New workers serve the baseline at once; the host waits for the old ones before it calls that done.
-        seconds=BY_LEASE + 45, mend=go_on,
+        seconds=BY_LEASE, mend=go_on,
     )  # fmt: skip
     yield Fault(
         name="nginx's master hangs (SIGSTOP) while the variant is live", group="nginx-2", moment=moments.MID_TRIAL,
         inject=on_variant(MASTER % "STOP"), exits=failed | {5},
-        says="host-failed: |could not be verified|the baseline is live, but", seconds=BY_LEASE + 20, mend=go_on,
+        says="host-failed: |could not be verified|the baseline is live, but", seconds=BY_LEASE, mend=go_on,
     )  # fmt: skip
     yield Fault(
         name=f"nginx's workers crash for {CRASHING_SECONDS} s", group="nginx-2", moment=moments.MID_TRIAL,

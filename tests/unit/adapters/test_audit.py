@@ -38,6 +38,20 @@ def test_an_untouched_log_is_whole_and_private(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_two_projects_may_share_a_database(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/shared.db")
+    logs = []
+    for name, entries in (("one", 1), ("two", 3)):
+        (tmp_path / name).mkdir()
+        logs.append(AuditLog(Project(tmp_path / name), store))
+        for _ in range(entries):
+            logs[-1].record(at="2026-11-24T00:00:00Z", action="commit", fleet=name, hosts=["web-1"], why="proven-gain")
+    assert [log.verify() for log in logs] == [[], []]
+    (tmp_path / "two/.ratchet/audit.jsonl").unlink()
+    assert logs[0].verify() == []
+    assert "the end differs" in logs[1].verify()[0].what
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditLog, Path, str]:
     log, path = make_log(tmp_path_factory.mktemp("whole"))

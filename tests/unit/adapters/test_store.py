@@ -36,8 +36,9 @@ def test_a_forgotten_fleet_has_no_baselines_and_others_keep_theirs(store: Store)
 
 
 def test_what_is_recorded_is_there_for_the_next_command(database: str) -> None:
-    Store(database).record_audit_head(entries=3, digest="d")
-    assert Store(database).audit_head() == (3, "d")
+    Store(database).record_audit_head("a", entries=3, digest="d")
+    assert Store(database).audit_head("a") == (3, "d")
+    assert Store(database).audit_head("b") is None
 
 
 def test_a_database_that_cannot_be_opened_is_bad_input_without_its_password(tmp_path: Path) -> None:
