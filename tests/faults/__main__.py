@@ -134,7 +134,7 @@ def main() -> int:
         metavar="WORD",
         help="groups that begin so, or faults with it in their name; may be repeated",
     )
-    parser.add_argument("--count", type=int, default=40, metavar="N", help="kills at random instants (default: 40)")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="kills at random instants (default: 100)")
     parser.add_argument("--quick", action="store_true", help="each kind of fault once")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random instants (default: 1)")
     parser.add_argument("--bays", type=int, default=2, metavar="N", help="fleets at work at once (default: 2)")

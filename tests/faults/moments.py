@@ -48,3 +48,4 @@ def sealed() -> Moment:
 
 START = Moment("start", lambda _run: True)
 MID_TRIAL = pairs(3)
+SOAK = step("watching its health")

@@ -19,6 +19,7 @@ BOUNDARIES: list[Moment] = [
     moments.pairs(1),
     moments.action("confirm"),
     moments.step("checking on the live instance"),
+    moments.SOAK,
     moments.event("trial-ended"),
     moments.step("committing"),
     moments.event("trial-settled"),

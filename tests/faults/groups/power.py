@@ -60,6 +60,11 @@ def faults() -> Iterator[Fault]:
         inject=at_a_switch(_reboot), exits=frozenset({3, 5}),
         says="host-failed: |could not be verified", seconds=BOOT_SECONDS,
     )  # fmt: skip
+    for name, inject in (("power cut in the soak", cut), ("host rebooted in the soak", _reboot)):
+        yield Fault(
+            name=name, group="power-3", moment=moments.SOAK, inject=inject, experiment="keep",
+            exits=frozenset({3, 5}), says="host-failed: |could not be verified", seconds=BOOT_SECONDS,
+        )  # fmt: skip
     yield Fault(
         name="power cut in the live check", group="power-2", moment=moments.step("checking on the live instance"),
         inject=at_a_switch(cut), experiment="keep", exits=frozenset({3, 5}), says="host-failed: |could not be verified",

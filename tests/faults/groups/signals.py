@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from tests.faults import moments
 from tests.faults.fault import AT_ONCE, INTERRUPTED, Fault, Moment, Scene
 
+# What is being committed or sealed is brought to its end: a half-done commit would be worse.
+LATE = ("committing", "refreshing the dashboards")
 PHASES: list[tuple[Moment, str]] = [
     (moments.step("checking the hosts"), "long"),
     (moments.step("staging"), "long"),
     (moments.MID_TRIAL, "long"),
     (moments.MID_TRIAL, "long-duet"),
     (moments.step("checking on the live instance"), "keep"),
+    (moments.SOAK, "keep"),
     (moments.step("committing"), "keep"),
     (moments.step("refreshing the dashboards"), "keep"),
 ]
@@ -31,9 +34,8 @@ def sent(number: signal.Signals, times: int) -> Callable[[Scene], None]:
 
 def faults() -> Iterator[Fault]:
     for phase, (moment, experiment) in enumerate(PHASES, 1):
-        # What is being committed or sealed is brought to its end: a half-done commit would be worse.
         half = (phase + 1) // 2
-        late = experiment == "keep" and "live" not in moment.name
+        late = moment.name in LATE
         for number in (signal.SIGINT, signal.SIGTERM):
             for times in (1, 2):
                 yield Fault(
