@@ -27,12 +27,13 @@ from controller.workflow.checking import check
 from controller.workflow.context import RunContext
 from controller.workflow.planning import draw_plan
 from controller.workflow.quarantine import hosts_left, too_many_in_a_row
+from controller.workflow.results import json_document
 from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
 from controller.workflow.searching_tournament import run_tournament
 from controller.workflow.settling import settle
 from controller.workflow.staging import roll_back
-from controller.workflow.trial import json_document, run_trial
+from controller.workflow.trial import run_trial
 
 JsonDict = dict[str, Any]
 

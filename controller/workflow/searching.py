@@ -21,9 +21,9 @@ from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent
 from controller.workflow import engine, evidence
 from controller.workflow.context import RunContext
 from controller.workflow.going_live import go_live
+from controller.workflow.results import json_document, trial_result
 from controller.workflow.settling import settle
 from controller.workflow.stints import Question, read_stints, run_stint
-from controller.workflow.trial import json_document, probing_seconds
 
 # What ends the run, not only the variant: the host is the problem, or the operator.
 RUN_ENDS = frozenset({"host-failed", "interrupted"})
@@ -186,31 +186,19 @@ def result_of(
         measured, again, reason = [], None, "measurement-invalid"
         last = last.model_copy(update={"note": str(error)})
     pairs = [pair for _, each in measured for pair in each]
-    blocks = [block for pair in pairs for block in (pair.control, pair.variant)]
-    kept = reason == "proven-gain" and again is not None and again.action == "keep"
-    return TrialResult(
-        trial=trial.number,
-        experiment=trial.experiment.name,
-        variant=trial.variant.name,
-        hosts=trial.hosts,
-        verdict="KEEP" if kept else "REVERT",
+    result = trial_result(
+        trial,
+        again,
+        pairs,
         reason=reason,
         note=outdone if last.ended is None and default == "outdone" else last.note,
-        objective=(again.goal if again else "") or trial.experiment.objective.name,
-        design=trial.design,
-        effect=again.effect if again else None,
-        confirmed_effect=again.confirmed_effect if again else None,
-        goals=again.goals if again else [],
-        evidence=again.evidence if again else 0.0,
-        threshold=again.threshold if again else 0.0,
-        pairs=len(pairs),
-        requests=sum(block.requests for block in blocks),
-        errors=sum(block.errors for block in blocks),
-        seconds=round(sum(entry.seconds for entry in entries), 3),
-        probing_seconds=round(probing_seconds(trial.design, pairs), 3),
-        sequence=[host for stint in stints for host in stint.sequence],
-        parameters=dict(trial.variant.parameters),
-        stints=stints,
-        against=against,
-        failed_hosts=last.failed_hosts,
+        seconds=sum(entry.seconds for entry in entries),
+    )
+    return result.model_copy(
+        update={
+            "sequence": [host for stint in stints for host in stint.sequence],
+            "stints": stints,
+            "against": against,
+            "failed_hosts": last.failed_hosts,
+        }
     )

@@ -23,8 +23,9 @@ from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host
 from controller.workflow.planning import searched_trial
 from controller.workflow.quarantine import hosts_left, named_hosts
+from controller.workflow.results import json_document
 from controller.workflow.searching import RUN_ENDS, Searched, Steps, gather, recorded_plan, result_of
-from controller.workflow.trial import json_document, run_trial, without_pairs
+from controller.workflow.trial import run_trial, without_pairs
 
 # cgroup limits count where there are any: a container shows the machine's memory in /proc.
 _CAPACITY_COMMAND = (

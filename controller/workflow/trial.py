@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ from controller.judge.verdict import judge_of
 from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.events import StepStarted, TrialEnded, TrialStarted
 from controller.model.run import RunPlan
-from controller.model.trial import Effect, Judgement, Pair, ProbeDesign, ReasonCode, TrialPlan, TrialResult
+from controller.model.trial import Judgement, Pair, ReasonCode, TrialPlan, TrialResult
 from controller.workflow import evidence, staging
 from controller.workflow.calibrating import calibrated
 from controller.workflow.context import RunContext
@@ -19,6 +18,7 @@ from controller.workflow.going_live import go_live
 from controller.workflow.planning import LEAST_FLEET
 from controller.workflow.probing import Observation, Probing
 from controller.workflow.quarantine import named_hosts, quarantines
+from controller.workflow.results import json_document, trial_result
 
 
 def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, Any]:
@@ -112,43 +112,14 @@ def _result(
     started: float,
     pairs: list[Pair] | None = None,
 ) -> TrialResult:
-    pairs = pairs or []
-    blocks = [block for pair in pairs for block in (pair.control, pair.variant)]
-    kept = reason == "proven-gain" and judgement is not None and judgement.action == "keep"
-    effect: Effect | None = judgement.effect if judgement else None
-    return TrialResult(
-        trial=trial.number,
-        experiment=trial.experiment.name,
-        variant=trial.variant.name,
-        hosts=trial.hosts,
-        verdict="KEEP" if kept else "REVERT",
-        reason=reason,
-        note=note,
-        objective=(judgement.goal if judgement else "") or trial.experiment.objective.name,
-        design=trial.design,
-        effect=effect,
-        confirmed_effect=judgement.confirmed_effect if judgement else None,
-        goals=judgement.goals if judgement else [],
-        evidence=judgement.evidence if judgement else 0.0,
-        threshold=judgement.threshold if judgement else 0.0,
-        pairs=len(observation.sequence),
-        requests=sum(block.requests for block in blocks),
-        errors=sum(block.errors for block in blocks),
-        seconds=round(time.monotonic() - started, 3),
-        probing_seconds=round(probing_seconds(trial.design, pairs), 3),
-        sequence=observation.sequence,
-        parameters=dict(trial.variant.parameters),
-        failed_hosts=sorted(observation.failures),
+    measured = trial_result(trial, judgement, pairs or [], reason=reason, note=note, seconds=time.monotonic() - started)
+    return measured.model_copy(
+        update={
+            "pairs": len(observation.sequence),
+            "sequence": observation.sequence,
+            "failed_hosts": sorted(observation.failures),
+        }
     )
-
-
-def probing_seconds(design: ProbeDesign, pairs: list[Pair]) -> float:
-    """Seconds of probing on the host that probed longest; a duet's two blocks run at once."""
-    by_host: dict[str, float] = {}
-    for pair in pairs:
-        both = (pair.control.seconds, pair.variant.seconds)
-        by_host[pair.host] = by_host.get(pair.host, 0.0) + (max(both) if design == "duet" else sum(both))
-    return max(by_host.values(), default=0.0)
 
 
 def without_pairs(trial: TrialPlan, reason: ReasonCode, note: str, started: float | None = None) -> TrialResult:
@@ -160,8 +131,3 @@ def without_pairs(trial: TrialPlan, reason: ReasonCode, note: str, started: floa
 def _finish(context: RunContext, result: TrialResult) -> dict[str, Any]:
     context.observer(TrialEnded(result=result))
     return json_document(result)
-
-
-def json_document(result: TrialResult) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(result.model_dump_json())
-    return document
