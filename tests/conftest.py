@@ -1,4 +1,4 @@
-"""One lab for the whole test session."""
+"""One lab and one PostgreSQL for the whole test session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.postgres import Cluster, newest_programs
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,13 @@ def lab_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with LabSession(f"tests-{os.getpid()}") as session:
         yield LabFleet(session, tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    programs = newest_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (scripts/system-packages --tests)")
+    cluster = Cluster(programs)
+    yield cluster
+    cluster.close()

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.store import Store, database_url
 from controller.model.project import Project
-from tests.unit.postgres import Cluster, newest_programs
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Cluster]:
-    programs = newest_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed (scripts/system-packages --tests)")
-    cluster = Cluster(programs)
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

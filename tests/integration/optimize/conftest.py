@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.postgres import Cluster
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 CONTROLLER = [sys.executable, "-m", "controller"]
 
@@ -137,10 +139,11 @@ def new_project(
 
 
 @pytest.fixture(scope="session")
-def newer(lab_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
-    """A fleet `d13` of one host with Debian 13."""
+def newer(lab_session: Any, postgresql: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
+    """A fleet `d13` of one host with Debian 13, whose project keeps its runs in PostgreSQL."""
     folder = tmp_path_factory.mktemp("newer")
     newer = new_project(folder, lab_session.endpoint, lab_session.token, hosts=1, image="debian-13", name="d13")
+    newer.environment["RATCHET_DATABASE_URL"] = postgresql.url()
     provisioned = newer.controller("provision", "--fleet", newer.name, timeout=600)
     assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr
     yield newer

@@ -14,7 +14,7 @@ import pytest
 from controller.adapters.store import FleetHold, Store, held_row
 from controller.model.errors import FleetLocked, HostFailed
 from controller.model.project import Project
-from tests.unit.postgres import Cluster
+from tests.postgres import Cluster
 
 NEVER = pytest.fail
 
