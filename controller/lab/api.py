@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,7 +19,7 @@ from starlette.routing import Route
 
 from controller.lab.faults import Fault
 from controller.lab.limits import RateLimit, authenticate, check_permission
-from controller.lab.query import check_labels
+from controller.lab.query import Call
 from controller.lab.replies import ApiError, invalid
 from controller.lab.resources import Cloud, routes
 from controller.model.errors import RatchetError
@@ -29,35 +27,6 @@ from controller.model.errors import RatchetError
 log = logging.getLogger("ratchet.lab")
 MAX_BODY_BYTES = 1 << 20
 METHODS = ["GET", "POST", "PUT", "DELETE"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request, authenticated and read."""
-
-    method: str
-    path: str
-    parameters: dict[str, list[str]]
-    raw_body: bytes
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The JSON object of the request; empty without a body. Raises ApiError."""
-        try:
-            document = json.loads(self.raw_body or b"{}")
-        except ValueError as error:
-            raise ApiError("json_error", f"invalid JSON in the request body: {error}") from error
-        if not isinstance(document, dict):
-            raise ApiError("json_error", "the request body must be a JSON object")
-        return document
-
-    def name_and_labels(self) -> tuple[str | None, dict[str, str] | None]:
-        """What a PUT may change."""
-        body = self.body
-        name, labels = body.get("name"), body.get("labels")
-        if name is not None and not (isinstance(name, str) and name):
-            raise invalid("name", "must be a string")
-        return name, None if labels is None else check_labels(labels)
 
 
 Handler = Callable[..., tuple[int, Any]]

@@ -1,12 +1,14 @@
-"""Listing: label selectors, filters, sorting, pages, as the API's description has them."""
+"""What a request asks: its body; and of lists label selectors, filters, sorting, pages, as the API describes them."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from controller.lab.replies import invalid
+from controller.lab.replies import ApiError, invalid
 
 Document = dict[str, Any]
 Parameters = Mapping[str, list[str]]
@@ -101,3 +103,32 @@ def page(documents: list[Document], parameters: Parameters) -> tuple[list[Docume
         "total_entries": len(documents),
     }
     return documents[(number - 1) * size : number * size], {"pagination": meta}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, authenticated and read."""
+
+    method: str
+    path: str
+    parameters: dict[str, list[str]]
+    raw_body: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON object of the request; empty without a body. Raises ApiError."""
+        try:
+            document = json.loads(self.raw_body or b"{}")
+        except ValueError as error:
+            raise ApiError("json_error", f"invalid JSON in the request body: {error}") from error
+        if not isinstance(document, dict):
+            raise ApiError("json_error", "the request body must be a JSON object")
+        return document
+
+    def name_and_labels(self) -> tuple[str | None, dict[str, str] | None]:
+        """What a PUT may change."""
+        body = self.body
+        name, labels = body.get("name"), body.get("labels")
+        if name is not None and not (isinstance(name, str) and name):
+            raise invalid("name", "must be a string")
+        return name, None if labels is None else check_labels(labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from controller.lab import catalog
 from controller.lab.actions import Actions, public
@@ -12,14 +12,11 @@ from controller.lab.faults import Faults
 from controller.lab.firewalls import Firewalls
 from controller.lab.hosts import Hosts
 from controller.lab.projects import Named
-from controller.lab.query import filtered, ordered, page
+from controller.lab.query import Call, filtered, ordered, page
 from controller.lab.reboots import Reboots
 from controller.lab.replies import ApiError, invalid, not_found
 from controller.lab.servers import POWER, CreateServer, Servers
 from controller.lab.state import Document, State
-
-if TYPE_CHECKING:
-    from controller.lab.api import Call
 
 Handler = Callable[..., tuple[int, Any]]
 Routes = list[tuple[str, str, Handler]]
