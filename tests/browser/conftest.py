@@ -22,6 +22,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from controller.model.run import RunResult
+from controller.model.trial import Effect, GoalEffect
 from controller.report.page import report_page
 from controller.report.state import dashboard_state
 
@@ -97,7 +99,10 @@ class Site:
             "host": host,
             "configuration": "fedcba9876543210",
             "parameters_kept": {"nginx_gzip_comp_level": 4, "nginx_gzip_types": ["text/css", "text/html"]},
-            "runs": [self.examples.example_result(), self.examples.example_result(status="failed", trials=[])],
+            "runs": [
+                _with_goals(self.examples.example_result()),
+                self.examples.example_result(status="failed", trials=[]),
+            ],
             "generated_at": generated_at or _now(),
         }
         return dashboard_state(**fields | changes)
@@ -148,8 +153,18 @@ def _wait_for(port: int) -> None:
     raise AssertionError("nginx did not start")
 
 
+def _with_goals(result: RunResult) -> RunResult:
+    """Its second trial was judged by two goals."""
+    goals = [
+        GoalEffect(metric="p50", effect=Effect(estimate=0.3, low=0.2, high=0.4), standing="better"),
+        GoalEffect(metric="memory", effect=Effect(estimate=-0.1, low=-0.2, high=-0.05), standing="worse"),
+    ]
+    first, second, *rest = result.trials
+    return result.model_copy(update={"trials": [first, second.model_copy(update={"goals": goals}), *rest]})
+
+
 def _hostile_result(site: Site) -> Any:
-    result = site.examples.example_result(status="failed", message=HOSTILE)
+    result = _with_goals(site.examples.example_result(status="failed", message=HOSTILE))
     trials = [trial.model_copy(update={"note": HOSTILE, "reason": "host-failed"}) for trial in result.trials]
     trials[0] = trials[0].model_copy(update={"parameters": {"nginx_log_format": HOSTILE}})
     return result.model_copy(update={"trials": trials})

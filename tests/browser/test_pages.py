@@ -64,6 +64,15 @@ def test_verdicts_effects_and_reasons_are_there_without_scripts(browser: Browser
         assert words in browser.text
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_trial_of_several_goals_tells_each(browser: Browser, site: Site, scripts: bool) -> None:
+    browser.open(site.url("dashboard/"), scripts=scripts)
+    told = "p50 30.0 % lower (20.0 to 40.0 %): proven better memory 10.0 % higher (5.0 to 20.0 %): worse"
+    assert browser.text.count(told) == 1
+    hidden = "return [...document.querySelectorAll('main .goals')].map((list) => list.hidden)"
+    assert browser.script(hidden) == [True, False, True]
+
+
 def test_keep_and_revert_differ_in_sign_and_shape_and_not_in_colour_alone(browser: Browser, site: Site) -> None:
     browser.open(site.url("dashboard/"))
     look = (

@@ -35,7 +35,7 @@
     each("unless", (element, field) => { element.hidden = isSet(data[field]); });
     each("class", (element, field) => { element.className = `badge ${String(data[field]).toLowerCase()}`; });
     if (data.drawn) draw(root.querySelector("svg"), data.drawn);
-    each("list", (list, field) => list.append(...data[field].map((item) => make(list.dataset.item, item))));
+    each("list", (list, field) => list.append(...(data[field] ?? []).map((item) => make(list.dataset.item, item))));
   }
 
   function show(state) {
