@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, pairs_judged, wait_until
+from tests.integration.optimize.test_interruptions import LONG, LONG_VARIANT, pairs_judged, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -67,7 +67,7 @@ def test_adopt_makes_the_edits_the_baseline_and_says_what_it_cannot_keep(edited:
 
 
 def test_edits_in_mid_run_survive_and_stop_the_run(edited: FleetUnderTest) -> None:
-    edited.write_experiment("long", {"level-8": {"nginx_gzip_comp_level": 8}}, **LONG)
+    edited.write_experiment("long", LONG_VARIANT, **LONG)
     before, known = edited.live(), edited.runs()
     run = edited.start("optimize", "--fleet", "lab", "--experiment", "long")
     wait_until(pairs_judged(edited, known), seconds=90, what="probing")

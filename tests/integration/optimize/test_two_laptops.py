@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, newest_log, pairs_judged, wait_until
+from tests.integration.optimize.test_interruptions import LONG, LONG_VARIANT, newest_log, pairs_judged, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
 def laptops(fleet: FleetUnderTest, tmp_path: Path) -> Iterator[tuple[FleetUnderTest, FleetUnderTest]]:
-    fleet.write_experiment("long", {"level-8": {"nginx_gzip_comp_level": 8}}, **LONG)
+    fleet.write_experiment("long", LONG_VARIANT, **LONG)
     other = tmp_path / "other"
     shutil.copytree(fleet.project, other, symlinks=True, ignore=shutil.ignore_patterns("runs", "ratchet.db*", "locks"))
     for log in (other / ".ratchet").glob("audit*"):
