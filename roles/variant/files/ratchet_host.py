@@ -701,7 +701,13 @@ class Process:
     def stopped(self) -> bool:
         """Alive, but somebody has stopped it: by SIGSTOP, or in a debugger."""
         fields = process_fields(self.pid)
-        return self.alive and fields is not None and fields[0] in {b"T", b"t"}
+        return fields is not None and fields[0] in {b"T", b"t"} and int(fields[19]) == self.start
+
+    def wait_until_gone(self, seconds: float) -> None:
+        """Return when it has ended, or after so long."""
+        deadline = time.monotonic() + seconds
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
 
 def process_fields(pid: int) -> list[bytes] | None:
@@ -845,9 +851,7 @@ def kill_if_stopped(worker: Process) -> bool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGKILL)
         # Whoever looks next must not take it for a new worker that has crashed.
-        deadline = time.monotonic() + GENERATION_SECONDS
-        while worker.alive and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+        worker.wait_until_gone(GENERATION_SECONDS)
     return not worker.alive
 
 
@@ -1040,9 +1044,7 @@ def free_stopped_master() -> None:
     if parent is not None and parent.stopped:
         log("nginx's master process is stopped; killing nginx to start it with the baseline", syslog.LOG_WARNING)
         run("systemctl", "kill", "--signal=KILL", SERVICE)
-        deadline = time.monotonic() + GENERATION_SECONDS
-        while parent.alive and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+        parent.wait_until_gone(GENERATION_SECONDS)
 
 
 def explain(error: BaseException) -> str:

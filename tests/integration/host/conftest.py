@@ -196,7 +196,6 @@ def boot(image: str, name: str) -> Iterator[Host]:
     try:
         for source, target in {
             "ratchet-host": PROGRAM,
-            "ratchet_host.py": "/usr/local/lib/ratchet_host.py",
             "lease.service": "/etc/systemd/system/ratchet-lease.service",
             "boot.service": "/etc/systemd/system/ratchet-boot.service",
         }.items():
@@ -204,7 +203,8 @@ def boot(image: str, name: str) -> Iterator[Host]:
         podman("cp", os.devnull, f"{name}:/etc/cloud/cloud-init.disabled")
         host = Host(name)
         host.boot()
-        host.run("install -D -m 644 /usr/local/lib/ratchet_host.py /usr/local/lib/ratchet/ratchet_host.py")
+        host.run("mkdir /usr/local/lib/ratchet")
+        host.put("/usr/local/lib/ratchet/ratchet_host.py", (FILES / "ratchet_host.py").read_text())
         host.run("systemctl enable --quiet ratchet-boot.service")
         yield host
         host.close_sessions()
