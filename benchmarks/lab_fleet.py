@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +70,28 @@ class LabFleet:
         self.run("ansible-playbook", "-i", f"inventory/{FLEET}", "playbooks/commit.yml")
 
 
+def write_project(
+    folder: Path, fleet: str, *, hosts: int, image: str = "debian-12", trials: Mapping[str, float] | None = None
+) -> None:
+    """An operator's folder without experiments, whose fleet has the lab fleet's nginx parameters, not provisioned."""
+    settings = folder / "inventory" / fleet / "group_vars/all"
+    settings.mkdir(parents=True)
+    shutil.copy(CHECKOUT / "ansible.cfg", folder)
+    for shipped in ("playbooks", "roles"):
+        (folder / shipped).symlink_to(CHECKOUT / shipped)
+    shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
+    servers = {"count": hosts, "image": image, "prefer": [{"type": "cx23", "location": "fsn1"}]}
+    document = {"ratchet": {"servers": servers, "trials": dict(trials or {})}}
+    (settings / "ratchet.yml").write_text(yaml.safe_dump(document))
+
+
 @contextmanager
-def lab_fleet(name: str, hosts: int) -> Iterator[LabFleet]:
+def lab_fleet(name: str, hosts: int, *, trials: Mapping[str, float] | None = None) -> Iterator[LabFleet]:
     """Boot and provision `hosts` lab servers with the lab fleet's settings; everything is removed at the end."""
     with LabSession(name, images=["debian-12"]) as lab, tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
         project = Path(folder)
-        settings = project / "inventory" / FLEET / "group_vars/all"
-        settings.mkdir(parents=True)
-        shutil.copy(CHECKOUT / "ansible.cfg", project)
-        shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
-        for shipped in ("playbooks", "roles", "experiments"):
-            (project / shipped).symlink_to(CHECKOUT / shipped)
-        servers = {"count": hosts, "image": "debian-12", "prefer": [{"type": "cx23", "location": "fsn1"}]}
-        (settings / "ratchet.yml").write_text(yaml.safe_dump({"ratchet": {"servers": servers}}))
+        write_project(project, FLEET, hosts=hosts, trials=trials)
+        (project / "experiments").symlink_to(CHECKOUT / "experiments")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         fleet = LabFleet(
             project,

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.lab_fleet import CHECKOUT
 from controller.lab.daemon import Lab
 from tests.faults import table
 from tests.faults.bay import Bay
@@ -26,7 +27,6 @@ from tests.faults.fault import AFTERWARDS, LEASE, Fault, Outcome
 from tests.faults.live_run import kill_all
 from tests.faults.switches import switch_back_and_forth
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = "faults"
 SAYING = threading.Lock()
 STOPPING = threading.Event()
@@ -45,7 +45,15 @@ def provisioned(root: Path, *, bays: int, hosts: int, keep: bool) -> Iterator[li
     try:
         access = lab.up(images=["debian-12"])
         found = [
-            Bay(root / name, name=name, lab=LAB, endpoint=access.endpoint, token=access.token, hosts=hosts, lease=LEASE)
+            Bay(
+                root / name,
+                name=name,
+                lab=LAB,
+                endpoint=access.endpoint,
+                token=access.token,
+                hosts=hosts,
+                trials={"lease_seconds": LEASE},
+            )
             for name in (f"bay-{number}" for number in range(1, bays + 1))
         ]
         with ThreadPoolExecutor(max_workers=bays) as pool:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +21,11 @@ from typing import Any
 import yaml
 from hcloud import Client
 
+from benchmarks.lab_fleet import CHECKOUT, write_project
 from controller.lab.machine import global_options
 from tests.faults.experiments import EXPERIMENTS, QUIET
 from tests.faults.live_run import LiveRun
-from tests.integration.optimize.conftest import CHECKOUT, FleetUnderTest, new_project
+from tests.integration.optimize.conftest import FleetUnderTest
 
 ASKED = "/data/catalogue.json"
 STATE_SCRIPT = """
@@ -155,7 +157,9 @@ class BrokenHost:
 class Bay:
     """One fleet to break again and again. `folder` holds the operator's project and what the runs said."""
 
-    def __init__(self, folder: Path, *, name: str, lab: str, endpoint: str, token: str, hosts: int, lease: int) -> None:
+    def __init__(
+        self, folder: Path, *, name: str, lab: str, endpoint: str, token: str, hosts: int, trials: Mapping[str, float]
+    ) -> None:
         self.folder = folder
         self.name = name
         self.project = folder / "operator"
@@ -165,14 +169,10 @@ class Bay:
         for part in ("output", "tmp"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         if not self.project.exists():
-            new_project(self.project, endpoint, token, hosts=hosts, name=name)
+            write_project(self.project, name, hosts=hosts, trials=trials)
             # What one variant adds, and somebody else holds by then.
             with (self.project / "inventory" / name / "group_vars/all/nginx.yml").open("a") as parameters:
                 parameters.write("nginx_ipv6: false\n")
-            settings = self.project / "inventory" / name / "group_vars/all/ratchet.yml"
-            document = yaml.safe_load(settings.read_text())
-            document["ratchet"]["trials"] = {"lease_seconds": lease}
-            settings.write_text(yaml.safe_dump(document))
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = os.environ | {
             "HCLOUD_ENDPOINT": endpoint,

@@ -22,7 +22,7 @@ def bay(lab_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("faults")
     bay = Bay(
         folder, name="faults", lab=lab_session.session.name, endpoint=lab_session.endpoint, token=lab_session.token,
-        hosts=1, lease=LEASE,
+        hosts=1, trials={"lease_seconds": LEASE, "soak_seconds": 4},
     )  # fmt: skip
     bay.make_ready()
     yield bay

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[LabFleet]:
-    with lab_fleet("bench-smoke", 1) as fleet:
+    with lab_fleet("bench-smoke", 1, trials={"soak_seconds": 2}) as fleet:
         yield fleet
 
 

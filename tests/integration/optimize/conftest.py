@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.lab_fleet import CHECKOUT, write_project
 from tests.postgres import Cluster
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 CONTROLLER = [sys.executable, "-m", "controller"]
+
+# A soak of as many seconds has six blocks.
+SOAK_SECONDS = 3
 
 WORKLOAD: dict[str, Any] = {
     "rate": 15,
@@ -120,30 +123,14 @@ class FleetUnderTest:
         )
 
 
-def new_project(
-    folder: Path, endpoint: str, token: str, *, hosts: int, image: str = "debian-12", name: str = "lab"
-) -> FleetUnderTest:
-    """An operator's folder with a fleet of `hosts` lab servers, not yet provisioned."""
-    settings = folder / "inventory" / name / "group_vars/all"
-    settings.mkdir(parents=True)
-    shutil.copy(CHECKOUT / "ansible.cfg", folder)
-    for shipped in ("playbooks", "roles"):
-        (folder / shipped).symlink_to(CHECKOUT / shipped)
-    shutil.copy(CHECKOUT / "inventory/lab/group_vars/all/nginx.yml", settings)
-    servers = {"count": hosts, "image": image, "prefer": [{"type": "cx23", "location": "fsn1"}]}
-    (settings / "ratchet.yml").write_text(
-        yaml.safe_dump({"ratchet": {"servers": servers, "trials": {"lease_seconds": 20, "soak_seconds": 6}}})
-    )
-    environment = os.environ | {"HCLOUD_ENDPOINT": endpoint, "HCLOUD_TOKEN": token}
-    return FleetUnderTest(folder, environment, name)
-
-
 @pytest.fixture(scope="session")
 def newer(lab_session: Any, postgresql: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
     """A fleet `d13` of one host with Debian 13, whose project keeps its runs in PostgreSQL."""
     folder = tmp_path_factory.mktemp("newer")
-    newer = new_project(folder, lab_session.endpoint, lab_session.token, hosts=1, image="debian-13", name="d13")
-    newer.environment["RATCHET_DATABASE_URL"] = postgresql.url()
+    write_project(folder, "d13", hosts=1, image="debian-13", trials={"lease_seconds": 20, "soak_seconds": 6})
+    newer = FleetUnderTest(
+        folder, os.environ | lab_session.environment() | {"RATCHET_DATABASE_URL": postgresql.url()}, "d13"
+    )
     provisioned = newer.controller("provision", "--fleet", newer.name, timeout=600)
     assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr
     yield newer
@@ -153,7 +140,8 @@ def newer(lab_session: Any, postgresql: Cluster, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def fleet(lab_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
     folder = tmp_path_factory.mktemp("operator")
-    under_test = new_project(folder, lab_session.endpoint, lab_session.token, hosts=2)
+    write_project(folder, "lab", hosts=2, trials={"lease_seconds": 20, "soak_seconds": SOAK_SECONDS})
+    under_test = FleetUnderTest(folder, os.environ | lab_session.environment())
     shutil.copytree(CHECKOUT / "experiments", folder / "experiments")
     provisioned = under_test.controller("provision", "--fleet", "lab", timeout=600)
     assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr

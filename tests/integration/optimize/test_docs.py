@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.optimize.conftest import CHECKOUT, FleetUnderTest
+from benchmarks.lab_fleet import CHECKOUT
+from tests.integration.optimize.conftest import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
