@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from controller.adapters.files.atomic import append_whole
 from controller.model.errors import printable
 from controller.model.events import (
     Event,
@@ -138,20 +139,20 @@ _MANY = 1_000_000
 
 
 class EventLog:
-    """Appends every event to `log.jsonl`, one JSON document a line, flushed."""
+    """Appends every event to `log.jsonl`, one JSON document a line. A full disk costs lines, not the run."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
         self._lock = threading.Lock()
 
     def write(self, at: str, event: Event) -> None:
+        line = f'{{"at": "{at}", {event.model_dump_json()[1:]}\n'.encode()
         with self._lock:
             try:
-                self._file.write(f'{{"at": "{at}", {event.model_dump_json()[1:]}\n')
-                self._file.flush()
+                append_whole(self._file.fileno(), line)
             except OSError as error:
-                print(f"warning: log.jsonl: {error}", file=sys.stderr)
+                print(f"warning: log.jsonl: {error.strerror}", file=sys.stderr)
 
     def close(self) -> None:
         self._file.close()

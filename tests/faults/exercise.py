@@ -26,8 +26,11 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
     secrets = planted(bay)
     sampler = ArgumentSampler(secrets)
     sampler.start()
+    unfinished = bay.unfinished() if fault.goes_on else []
+    if not unfinished and not bay.on_first_baseline():
+        bay.reset()
     fault.prepare(bay)
-    scene = Scene(bay, _start(bay, fault), rng)
+    scene = Scene(bay, _start(bay, fault, unfinished), rng)
     problems: list[str] = []
     seconds: float | None = None
     try:
@@ -55,12 +58,9 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
     return Outcome(fault.name, fault.group, problems, seconds)
 
 
-def _start(bay: Bay, fault: Fault) -> LiveRun:
-    unfinished = bay.unfinished() if fault.goes_on else []
+def _start(bay: Bay, fault: Fault, unfinished: list[str]) -> LiveRun:
     if unfinished:
         return bay.start("resume", unfinished[0], run_id=unfinished[0])
-    if not bay.on_first_baseline():
-        bay.reset()
     return bay.start("optimize", "--fleet", bay.name, "--experiment", fault.experiment, "--seed", "7")
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controller.adapters.files.atomic import append_whole
 from controller.adapters.store import Store
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
@@ -78,10 +79,7 @@ class AuditLog:
                 }
                 entry["hash"] = _digest(entry)
                 line = json.dumps(entry, separators=(",", ":")) + "\n"
-                size = os.fstat(descriptor).st_size
-                if os.write(descriptor, line.encode()) != len(line.encode()):
-                    os.ftruncate(descriptor, size)
-                    raise OSError("the disk is full")
+                append_whole(descriptor, line.encode())
                 os.fsync(descriptor)
                 self._store.record_audit_head(self._name, entries=number + 1, digest=entry["hash"])
         except OSError as error:

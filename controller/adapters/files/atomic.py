@@ -1,4 +1,4 @@
-"""Write a file so that a reader, or a crash, only ever sees the old content or the new one."""
+"""Write files so that nobody ever sees half of it: a file's old content or its new one, a whole line or none."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def write_atomically(path: Path, content: str | bytes, mode: int | None = None) 
     """Replace `path` with `content` (text as UTF-8), durable when this returns. Raises HostFailed."""
     with replacing(path, mode) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def append_whole(descriptor: int, line: bytes) -> None:
+    """Append to an open file, or leave it as it was. Raises OSError.
+
+    A disk that fills up takes a part of a line; what is appended later would be glued to it.
+    """
+    size = os.fstat(descriptor).st_size
+    if os.write(descriptor, line) != len(line):
+        os.ftruncate(descriptor, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _mode_of(path: Path) -> int:

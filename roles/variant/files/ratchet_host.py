@@ -817,8 +817,8 @@ class Reload:
     def wait(self, *, patience: float, strict: bool) -> None:
         """Wait for the new generation, and up to `patience` seconds until the old one has left.
 
-        Old workers that somebody has stopped (SIGSTOP, a debugger) are killed then.
-        Raises Refused when nginx did not take it, or (strict) when old workers stay.
+        Raises Refused when nginx did not take it, or (strict) when old workers stay: at once those that somebody has
+        stopped (SIGSTOP, a debugger). Where that is no reason to refuse, stopped ones are killed at the end.
         """
         started = time.monotonic()
         while not children(self._parent) - self._before:
@@ -831,28 +831,28 @@ class Reload:
             if waited > GENERATION_SECONDS or given_up:
                 raise Refused(f"nginx did not take the reload: {reason or 'it kept its old workers'}")
             time.sleep(POLL_SECONDS)
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
         while left := [child for child in self._before if child.alive]:
-            if time.monotonic() > deadline:
-                busy = [child for child in left if not kill_if_stopped(child)]
-                if strict and busy:
+            waited = time.monotonic() - began
+            if strict and waited > STOPPED_SECONDS and any(child.stopped for child in left):
+                raise Refused("a worker of nginx is stopped (SIGSTOP, a debugger) and does not leave")
+            if waited > patience:
+                if strict:
                     raise Refused(f"old workers still serve after {patience:.0f} s; set worker_shutdown_timeout")
+                for child in left:
+                    kill_if_stopped(child)
                 return
             time.sleep(POLL_SECONDS)
 
 
-def kill_if_stopped(worker: Process) -> bool:
-    """Kill a worker that hears no other signal: it would keep its clients waiting for ever.
-
-    Returns whether it is gone.
-    """
+def kill_if_stopped(worker: Process) -> None:
+    """Kill a worker that hears no other signal: it would keep its clients waiting for ever."""
     if worker.stopped:
         log(f"nginx's worker {worker.pid} is stopped and does not leave; killing it", syslog.LOG_WARNING)
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGKILL)
         # Whoever looks next must not take it for a new worker that has crashed.
         worker.wait_until_gone(GENERATION_SECONDS)
-    return not worker.alive
 
 
 def connect(listener: Listener) -> socket.socket:

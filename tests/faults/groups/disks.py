@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from controller.adapters.store.holding import HOLD_SECONDS
 from tests.faults import moments
 from tests.faults.bay import Bay
 from tests.faults.fault import AT_ONCE, BY_LEASE, Fault, Scene
@@ -79,6 +80,9 @@ def give_back(folder: str) -> Callable[[Scene], None]:
         subprocess.run(["umount", "-l", target], check=True)
         shutil.copytree(kept, target, symlinks=True, dirs_exist_ok=True)
         shutil.rmtree(kept)
+        if (target / "locks").exists():
+            # The lock is another file now: to whoever takes it the last holder is a stranger, whose row must run out.
+            time.sleep(HOLD_SECONDS)
 
     return unmount
 

@@ -227,6 +227,18 @@ def test_stopped_workers_hold_the_baseline_up_for_no_more_than_a_moment(host: Ho
     assert_restored(host)
 
 
+def test_a_switch_is_refused_at_once_when_workers_are_stopped(host: Host) -> None:
+    session = on_variant(host)
+    host.run("kill -s STOP $(pgrep -P $(cat /run/nginx.pid))")
+    began = time.monotonic()
+    answer = session.switch(BASELINE_ID)
+    assert not answer["ok"] and "stopped (SIGSTOP" in answer["error"]
+    assert session.ask("end")["verified"]
+    assert time.monotonic() - began < 10
+    assert host.level() == "level 9\n"
+    assert_restored(host)
+
+
 def test_a_bad_line_is_answered_and_the_session_goes_on(host: Host) -> None:
     session = host.session()
     for line in (
