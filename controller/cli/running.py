@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
@@ -15,7 +16,7 @@ from controller.model.errors import BadInput
 from controller.model.events import Event
 from controller.model.project import Project
 from controller.model.run import RunResult
-from controller.workflow import engine
+from controller.workflow import engine, sealing
 from controller.workflow.context import RunContext
 from controller.workflow.optimize import Optimize
 
@@ -45,19 +46,18 @@ def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
         try:
             with listening(context.stop), engine.launched(database_url(context.project), run_id):
                 wait = engine.start(workflow.run, run_id, request)
-                document = _wait_in_background(wait)
+                return _in_background(lambda: sealing.seal(context, wait()))
         finally:
             log.close()
-    return RunResult.model_validate(document)
 
 
-def _wait_in_background(wait: Any) -> dict[str, Any]:
-    """Wait off the main thread, so that the main one is free for signals; what the run raises is raised here."""
+def _in_background(run: Callable[[], RunResult]) -> RunResult:
+    """Run off the main thread, so that the main one is free for signals; what it raises is raised here."""
     outcome: list[Any] = []
 
     def work() -> None:
         try:
-            outcome.append(wait())
+            outcome.append(run())
         except BaseException as error:
             outcome.append(error)
 
@@ -67,8 +67,8 @@ def _wait_in_background(wait: Any) -> dict[str, Any]:
         thread.join(timeout=0.2)
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
-    document: dict[str, Any] = outcome[0]
-    return document
+    result: RunResult = outcome[0]
+    return result
 
 
 def read_request(project: Project, run_id: str) -> dict[str, Any]:

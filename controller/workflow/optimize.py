@@ -1,4 +1,4 @@
-"""`controller optimize` as a durable workflow: check, plan, trial after trial, dashboard, seal.
+"""`controller optimize` as a durable workflow: check, plan, trial after trial. What comes out is sealed (sealing.py).
 
 Each step is safe to run twice. A trial that was under way when the controller died is measured again from its first
 pair: the host has restored its baseline by itself, and evidence of a broken-off attempt is not looked at.
@@ -22,7 +22,7 @@ from controller.model.events import StepStarted
 from controller.model.experiment import Experiment
 from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary
 from controller.model.trial import TrialPlan, TrialResult
-from controller.workflow import engine, sealing
+from controller.workflow import engine
 from controller.workflow.checking import check
 from controller.workflow.context import RunContext
 from controller.workflow.planning import draw_plan
@@ -48,7 +48,11 @@ class Optimize(DBOSConfiguredInstance):
 
     @DBOS.workflow(name="optimize")
     def run(self, request: JsonDict) -> JsonDict:
-        """`request`: run_id, seed, started_at, experiments (documents). Returns RunResult as a document."""
+        """`request`: run_id, seed, started_at, experiments (documents).
+
+        Returns `result`, RunResult as a document without what sealing adds, and `left`: host -> baseline of those that
+        took part to the end.
+        """
         context, run_id = self._context, request["run_id"]
         results: list[JsonDict] = []
         before: dict[str, str] = {}
@@ -94,19 +98,24 @@ class Optimize(DBOSConfiguredInstance):
                 message = f"trial {result.trial}: {result.note or result.reason}; then {message}"
             if baseline and not isinstance(error, RestoreUnverified):
                 status, message = self._restore(baseline, status, message)
-        sealed = engine.step(
-            "seal",
-            lambda: self._seal(
-                request,
-                status=status,
-                message=message,
-                results=results,
-                baselines=(before, baseline),
-                searches=searches,
-            ),
+        trials = [TrialResult.model_validate(each) for each in results]
+        experiments = [Experiment.model_validate(each) for each in request["experiments"]]
+        ended = RunResult(
+            run_id=run_id,
+            fleet=context.fleet.name,
+            seed=request["seed"],
+            status=status,
+            started_at=request["started_at"],
+            seconds=0.0,
+            trials=trials,
+            baseline_before=before,
+            baseline_after={},
+            message=message,
+            strategy=request.get("strategy", "first-winner"),
+            searches=searches,
+            pareto=pareto_sets(experiments, trials),
         )
-        engine.step("alert", lambda: sealing.tell(context, RunResult.model_validate(sealed)))
-        return sealed
+        return {"result": ended.model_dump(mode="json"), "left": baseline}
 
     def _search(self, request: JsonDict, plan: RunPlan, baseline: dict[str, str]) -> Iterator[Searched]:
         """Search experiment after experiment; nothing for `first-winner`."""
@@ -175,40 +184,6 @@ class Optimize(DBOSConfiguredInstance):
         except RatchetError as error:
             return "unverified", f"{message}\n{error}"
         return status, message
-
-    def _seal(
-        self,
-        request: JsonDict,
-        *,
-        status: RunStatus,
-        message: str,
-        results: list[JsonDict],
-        baselines: tuple[dict[str, str], dict[str, str]],
-        searches: list[SearchSummary],
-    ) -> JsonDict:
-        """`baselines`: of the hosts that took part from the beginning, and of those that did to the end."""
-        before, left = baselines
-        trials = [TrialResult.model_validate(result) for result in results]
-        experiments = [Experiment.model_validate(document) for document in request["experiments"]]
-        return sealing.seal(
-            self._context,
-            RunResult(
-                run_id=request["run_id"],
-                fleet=self._context.fleet.name,
-                seed=request["seed"],
-                status=status,
-                started_at=request["started_at"],
-                seconds=0.0,
-                trials=trials,
-                baseline_before=before,
-                baseline_after={},
-                message=message,
-                strategy=request.get("strategy", "first-winner"),
-                searches=searches,
-                pareto=pareto_sets(experiments, trials),
-            ),
-            left,
-        )
 
 
 def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:

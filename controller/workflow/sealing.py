@@ -1,8 +1,10 @@
-"""Seal a run: its verdict, report and index entry, and the dashboards on the hosts."""
+"""Seal a run: its verdict, report and index entry, and the dashboards on the hosts.
+
+No step of the workflow: a disk that is full is no outcome of a run. Whoever resumes it seals it again.
+"""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +15,7 @@ from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept, read_kept_text
 from controller.adapters.files.runs import list_runs, recorded_trials
 from controller.adapters.notify import alert
-from controller.model.errors import RatchetError
+from controller.model.errors import HostFailed, RatchetError
 from controller.model.events import Notice, StepStarted
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan
@@ -26,14 +28,24 @@ from controller.workflow.quarantine import tell_left_out
 from controller.workflow.stints import read_stints
 
 RUNS_ON_DASHBOARD = 10
+SEAL_AGAIN = "mend that, then: controller resume"
 
 
-def seal(context: RunContext, result: RunResult, left: dict[str, str]) -> dict[str, Any]:
-    """Write `verdict.json` and `report.html`, record the run, refresh the dashboards; returns the result's document.
+def seal(context: RunContext, outcome: dict[str, Any]) -> RunResult:
+    """Write `verdict.json` and `report.html`, refresh the dashboards, alert, record the run. It may happen twice.
 
-    What cannot be rendered or refreshed is a notice: the verdicts stand without it. `left`: the hosts that took part to
-    the end.
+    `outcome`: what the workflow returned. What cannot be rendered or refreshed is a notice: the verdicts stand without
+    it. Raises HostFailed when the verdict cannot be written; the run is unfinished then.
     """
+    try:
+        return _seal(context, RunResult.model_validate(outcome["result"]), outcome["left"])
+    except HostFailed as error:
+        raise HostFailed(
+            f"the run has ended, but it is not sealed: {error.what}", where=error.where, next_step=SEAL_AGAIN
+        ) from None
+
+
+def _seal(context: RunContext, result: RunResult, left: dict[str, str]) -> RunResult:
     started = datetime.fromisoformat(result.started_at)
     statuses, _ = on_each_host(context.fleet.hosts, read_status)
     result = result.model_copy(
@@ -49,6 +61,7 @@ def seal(context: RunContext, result: RunResult, left: dict[str, str]) -> dict[s
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
     _write_report(context, result)
     refresh_dashboards(context, result.baseline_after)
+    tell(context, result)
     # Last: until then a controller that is killed leaves an unfinished run, whose resumption seals it again.
     context.store.record_run(
         run_id=result.run_id,
@@ -57,8 +70,7 @@ def seal(context: RunContext, result: RunResult, left: dict[str, str]) -> dict[s
         started_at=result.started_at,
         result=result.model_dump_json(),
     )
-    document: dict[str, Any] = json.loads(result.model_dump_json())
-    return document
+    return result
 
 
 def tell(context: RunContext, result: RunResult) -> None:

@@ -20,7 +20,9 @@ from controller.model.errors import BadInput, HostFailed, Transient
 from controller.model.fleet import Host
 
 CONNECT_SECONDS = 8.0
-BANNER_SECONDS = 10.0
+BANNER_SECONDS = 8.0
+# The banner and the keys. When it ends first, paramiko goes on to log in and complains of something else.
+NEGOTIATION_SECONDS = 12.0
 AUTHENTICATION_SECONDS = 15.0
 CHANNEL_SECONDS = 15.0
 KEEPALIVE_SECONDS = 15
@@ -197,7 +199,7 @@ def _connect_once(host: Host, user: str, key: paramiko.PKey) -> paramiko.SSHClie
             sock=connection,
             allow_agent=False,
             look_for_keys=False,
-            timeout=CONNECT_SECONDS,
+            timeout=NEGOTIATION_SECONDS,
             banner_timeout=BANNER_SECONDS,
             auth_timeout=AUTHENTICATION_SECONDS,
             channel_timeout=CHANNEL_SECONDS,

@@ -79,6 +79,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     text = getattr(error, "strerror", None) or str(error)
-    if "banner" in text:
+    # paramiko's words for no greeting at all, and for keys that were not agreed on in time.
+    if "banner" in text or text == "No existing session":
         return "it accepts connections, but its SSH server does not answer"
     return text or "it closed the connection"
