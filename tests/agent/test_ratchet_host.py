@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
+import argparse
 import json
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-PROGRAM = Path(__file__).resolve().parents[2] / "roles/variant/files/ratchet_host.py"
+from ratchet_host import paths, processes, shadow_text
+from ratchet_host.claim import Claim, command_claim, command_release, extend_claim
+from ratchet_host.command_line import BadUsage, identity_argument, lease_argument, parse_arguments
+from ratchet_host.configurations import live
+from ratchet_host.errors import Refused
+from ratchet_host.figures import ErrorLog
+from ratchet_host.files import point, short_diff, write_atomically
+from ratchet_host.language import Directive, parse, quote, render
+from ratchet_host.lease import parse_span
+from ratchet_host.listeners import listeners, servers, split_address
+from ratchet_host.paths import ID, LABEL, live_link
+from ratchet_host.session_input import parse_command
+from ratchet_host.shadow_text import ShadowText
+from ratchet_host.staging import parse_configurations
+from ratchet_host.tree import Tree
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
@@ -23,24 +36,11 @@ JSON = st.recursive(
 )
 
 
-def load() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader("ratchet_host", str(PROGRAM))
-    specification = importlib.util.spec_from_loader("ratchet_host", loader)
-    assert specification is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["ratchet_host"] = module
-    loader.exec_module(module)
-    return module
-
-
-program = load()
-
-
 @pytest.fixture
 def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in place of /etc/nginx."""
     (tmp_path / "ratchet").mkdir()
-    monkeypatch.setattr(program, "ETC", tmp_path)
+    monkeypatch.setattr(paths, "ETC", tmp_path)
     yield tmp_path
 
 
@@ -54,11 +54,11 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @example(b'{"configurations": {"../a": "x;"}}')
 def test_staging_takes_configurations_or_refuses_with_a_sentence(content: bytes) -> None:
     try:
-        texts, keep = program.parse_configurations(content)
-    except program.Refused as refused:
+        texts, keep = parse_configurations(content)
+    except Refused as refused:
         assert str(refused)
     else:
-        assert texts and 0 <= keep <= 1000 and all(program.LABEL.fullmatch(label) for label in texts)
+        assert texts and 0 <= keep <= 1000 and all(LABEL.fullmatch(label) for label in texts)
 
 
 @given(
@@ -66,7 +66,7 @@ def test_staging_takes_configurations_or_refuses_with_a_sentence(content: bytes)
 )
 def test_staging_keeps_every_byte_of_a_configuration(texts: dict[str, str]) -> None:
     usable = {label: text for label, text in texts.items() if text.strip()} or {"a": "x;"}
-    taken, _ = program.parse_configurations(json.dumps({"configurations": usable}).encode())
+    taken, _ = parse_configurations(json.dumps({"configurations": usable}).encode())
     assert taken == {label: text.encode() for label, text in usable.items()}
 
 
@@ -76,12 +76,12 @@ def test_staging_keeps_every_byte_of_a_configuration(texts: dict[str, str]) -> N
 @example(b'{"command": ["switch"]}')
 def test_a_session_takes_a_command_or_refuses_with_a_sentence(line: bytes) -> None:
     try:
-        command = program.parse_command(line)
-    except program.Refused as refused:
+        command = parse_command(line)
+    except Refused as refused:
         assert str(refused)
     else:
         ids = [value for name, value in command.items() if name != "command"]
-        assert all(program.ID.fullmatch(value) for value in ids)
+        assert all(ID.fullmatch(value) for value in ids)
 
 
 @given(st.text(max_size=40))
@@ -89,19 +89,19 @@ def test_a_session_takes_a_command_or_refuses_with_a_sentence(line: bytes) -> No
 @example("1_0")
 def test_only_ids_and_seconds_get_through_the_command_line(text: str) -> None:
     for check, valid in (
-        (program.identity_argument, len(text) == 16 and set(text) <= set("0123456789abcdef")),
-        (program.lease_argument, text.isascii() and text.isdigit() and len(text) <= 4 and 5 <= int(text) <= 3600),
+        (identity_argument, len(text) == 16 and set(text) <= set("0123456789abcdef")),
+        (lease_argument, text.isascii() and text.isdigit() and len(text) <= 4 and 5 <= int(text) <= 3600),
     ):
         if valid:
             check(text)
         else:
-            with pytest.raises(program.argparse.ArgumentTypeError):
+            with pytest.raises(argparse.ArgumentTypeError):
                 check(text)
 
 
 @given(st.text(max_size=60))
 def test_any_time_span_is_read_or_is_none(text: str) -> None:
-    seconds = program.parse_span(text)
+    seconds = parse_span(text)
     assert seconds is None or seconds >= 0
 
 
@@ -110,7 +110,7 @@ def test_any_time_span_is_read_or_is_none(text: str) -> None:
     [("15min 47.743501s", 947.743501), ("1w 2d 3h 4min 5s", 788645), ("500ms", 0.5), ("infinity", None), ("", None)],
 )
 def test_systemd_s_time_spans_are_seconds(text: str, seconds: float | None) -> None:
-    assert program.parse_span(text) == (None if seconds is None else pytest.approx(seconds))
+    assert parse_span(text) == (None if seconds is None else pytest.approx(seconds))
 
 
 # --- nginx's language ------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ WORDS = st.tuples(BARE, st.lists(BARE | QUOTED, max_size=3)).map(lambda parts: [
 
 
 def made(words: list[str], block: list[Any] | None) -> Any:
-    directive = program.Directive(words, 1)
+    directive = Directive(words, 1)
     directive.block = block
     return directive
 
@@ -145,7 +145,7 @@ DIRECTIVES = st.recursive(
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(DIRECTIVES)
 def test_what_is_rendered_is_read_back_the_same(directives: list[Any]) -> None:
-    assert shape(program.parse(program.render(directives), "x")) == shape(directives)
+    assert shape(parse(render(directives), "x")) == shape(directives)
 
 
 @given(st.text(max_size=80) | st.text("ab{};#\"'\\$ \n", max_size=80))
@@ -154,15 +154,15 @@ def test_what_is_rendered_is_read_back_the_same(directives: list[Any]) -> None:
 @example('"a"b;')
 def test_any_text_is_parsed_or_refused_with_its_line(text: str) -> None:
     try:
-        program.parse(text, "nginx.conf")
-    except program.Refused as refused:
+        parse(text, "nginx.conf")
+    except Refused as refused:
         assert str(refused).startswith("nginx.conf:")
 
 
 @given(st.text(max_size=30).filter(lambda word: "\0" not in word))
 def test_a_quoted_word_is_one_word(word: str) -> None:
     if word:
-        (directive,) = program.parse(f"x {program.quote(word)};", "x")
+        (directive,) = parse(f"x {quote(word)};", "x")
         assert len(directive.words) == 2
 
 
@@ -173,7 +173,7 @@ def test_comments_quotes_and_escapes_are_nginx_s() -> None:
     location ~ \\.php$ { x; }
     content_by_lua_block { if x then y = "}" end }
     """.replace('"}" end', '"{}" end')
-    first, condition, location, lua = program.parse(text, "x")
+    first, condition, location, lua = parse(text, "x")
     assert first.arguments == ["x # y; {", "z}", "p;q", "${v}w"]
     assert condition.words == ["if", "($h", "~*", '"a{2}"', ")"] or condition.words[-1].endswith(")")
     assert location.words == ["location", "~", "\\.php$"]
@@ -183,8 +183,8 @@ def test_comments_quotes_and_escapes_are_nginx_s() -> None:
 @given(st.text(max_size=30))
 def test_any_listen_address_is_understood_or_refused(address: str) -> None:
     try:
-        _, ports = program.split_address(address)
-    except program.Refused as refused:
+        _, ports = split_address(address)
+    except Refused as refused:
         assert str(refused)
     else:
         assert all(1 <= port <= 65535 for port in ports)
@@ -198,7 +198,7 @@ def test_any_listen_address_is_understood_or_refused(address: str) -> None:
      ("unix:/x", "unix:/x", [])],
 )  # fmt: skip
 def test_listen_addresses_are_read_as_nginx_reads_them(address: str, host: str, ports: list[int]) -> None:
-    assert program.split_address(address) == (host, range(ports[0], ports[-1] + 1) if ports else range(0))
+    assert split_address(address) == (host, range(ports[0], ports[-1] + 1) if ports else range(0))
 
 
 # --- trees -----------------------------------------------------------------------------------------------------------
@@ -209,20 +209,20 @@ def test_a_tree_holds_every_included_file_in_nginx_s_order(etc: Path) -> None:
     for name in ("b", "B", "a", ".hidden"):
         (etc / "sites" / name).write_text(f"server {{ listen 8{ord(name[0])}; }}")
     (etc / "nginx.conf").write_text("http { include sites/*; include none/*.conf; }")
-    tree = program.Tree(etc / "nginx.conf")
+    tree = Tree(etc / "nginx.conf")
     assert list(tree.files) == ["nginx.conf", *(f"{etc}/sites/{name}" for name in ("B", "a", "b"))]
-    assert [listener.port for listener in program.listeners(tree.directives)] == [866, 897, 898]
+    assert [listener.port for listener in listeners(tree.directives)] == [866, 897, 898]
     fingerprint = tree.fingerprint()
     (etc / "sites" / "a").write_text("server { listen 1; }")
-    assert program.Tree(etc / "nginx.conf").fingerprint() != fingerprint
+    assert Tree(etc / "nginx.conf").fingerprint() != fingerprint
 
 
 @pytest.mark.parametrize("text", ["include nginx.conf;", "include missing.conf;", "a {", "include sub;"])
 def test_a_tree_that_nginx_could_not_load_is_refused(etc: Path, text: str) -> None:
     (etc / "nginx.conf").write_text(text)
     (etc / "sub").mkdir()
-    with pytest.raises(program.Refused):
-        program.Tree(etc / "nginx.conf")
+    with pytest.raises(Refused):
+        Tree(etc / "nginx.conf")
 
 
 # --- shadows ---------------------------------------------------------------------------------------------------------
@@ -230,21 +230,21 @@ def test_a_tree_that_nginx_could_not_load_is_refused(etc: Path, text: str) -> No
 
 def shadow(text: str) -> Any:
     ports: dict[tuple[str, int], int] = {}
-    return program.ShadowText(
-        program.parse(text, "x"), Path("/run/s"), Path("/var/s"),
+    return ShadowText(
+        parse(text, "x"), Path("/run/s"), Path("/var/s"),
         lambda protocol, port: ports.setdefault((protocol, port), 21000 + len(ports)),
     )  # fmt: skip
 
 
 def listens(text: str) -> list[list[str]]:
     """The arguments of each listen directive that a shadow gets, server by server."""
-    tree = program.parse(shadow(f"http {{ access_log off; {text} }}").text, "x")
-    return [[" ".join(d.arguments) for d in server.block if d.name == "listen"] for server in program.servers(tree)]
+    tree = parse(shadow(f"http {{ access_log off; {text} }}").text, "x")
+    return [[" ".join(d.arguments) for d in server.block if d.name == "listen"] for server in servers(tree)]
 
 
 @pytest.fixture(autouse=True)
 def no_nginx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "compiled_in_paths", lambda: {"proxy_temp_path": "/var/lib/nginx/proxy"})
+    monkeypatch.setattr(shadow_text, "compiled_in_paths", lambda: {"proxy_temp_path": "/var/lib/nginx/proxy"})
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_path_with_variables_gets_the_folder_before_them() -> None:
 
 @pytest.mark.parametrize("text", ["http { init_by_lua_block { x } }", "http { server { listen 1-65535; } }"])
 def test_what_a_shadow_cannot_do_is_refused_with_the_way_out(text: str) -> None:
-    with pytest.raises(program.Refused, match="use the design switchback"):
+    with pytest.raises(Refused, match="use the design switchback"):
         shadow(text)
 
 
@@ -311,34 +311,34 @@ def test_what_a_shadow_cannot_do_is_refused_with_the_way_out(text: str) -> None:
 
 @pytest.mark.usefixtures("etc")
 def test_links_name_configurations_or_nothing() -> None:
-    link = program.live_link()
-    assert program.live() is None
-    program.point(link, "0123456789abcdef")
-    program.point(link, "fedcba9876543210")
-    assert program.live() == "fedcba9876543210" and [path.name for path in link.parent.iterdir()] == ["live"]
-    program.point(link, "../../etc")
-    assert program.live() is None
+    link = live_link()
+    assert live() is None
+    point(link, "0123456789abcdef")
+    point(link, "fedcba9876543210")
+    assert live() == "fedcba9876543210" and [path.name for path in link.parent.iterdir()] == ["live"]
+    point(link, "../../etc")
+    assert live() is None
 
 
 def test_a_file_is_written_whole_or_not_at_all(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = etc / "file"
-    program.write_atomically(path, b"one")
+    write_atomically(path, b"one")
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(program.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        program.write_atomically(path, b"two")
+        write_atomically(path, b"two")
     assert path.read_bytes() == b"one" and not list(etc.glob(".file*"))
 
 
 def test_a_difference_is_shown_shortly() -> None:
     before, after = b"".join(b"%d\n" % n for n in range(100)), b"".join(b"%d\n" % (n * 2) for n in range(100))
-    assert program.short_diff(before, before, ("a", "b"), 5) == ""
-    shown = program.short_diff(before, after, ("a", "b"), 5).splitlines()
+    assert short_diff(before, before, ("a", "b"), 5) == ""
+    shown = short_diff(before, after, ("a", "b"), 5).splitlines()
     assert shown[:2] == ["--- a", "+++ b"] and len(shown) == 6 and shown[-1].endswith("more lines")
-    assert "too many" in program.short_diff(b"\n" * 30_000, b"", ("a", "b"), 5)
+    assert "too many" in short_diff(b"\n" * 30_000, b"", ("a", "b"), 5)
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -347,12 +347,12 @@ def test_a_difference_is_shown_shortly() -> None:
 @pytest.fixture
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of /run/ratchet."""
-    monkeypatch.setattr(program, "RUN", tmp_path)
+    monkeypatch.setattr(paths, "RUN", tmp_path)
     return tmp_path
 
 
 def claim(run: str, holder: str = "ann@laptop/1", seconds: int = 60) -> dict[str, Any]:
-    document: dict[str, Any] = program.command_claim(holder, run, seconds)
+    document: dict[str, Any] = command_claim(holder, run, seconds)
     return document
 
 
@@ -363,7 +363,7 @@ def test_a_claim_keeps_others_away_and_says_who_since_when_and_how_long() -> Non
     assert not refused["ok"]
     assert refused["error"].startswith("claimed by run r-1 of ann@laptop/1 since 2")
     assert 55 < refused["claim"]["seconds_left"] <= 60
-    assert program.Claim.read().run == "r-1"
+    assert Claim.read().run == "r-1"
 
 
 @pytest.mark.usefixtures("run_folder")
@@ -383,42 +383,42 @@ def test_a_holder_replaces_the_claim_of_its_own_earlier_run() -> None:
 @pytest.mark.usefixtures("run_folder")
 def test_a_claim_that_has_run_out_keeps_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:
     claim("r-1", seconds=60)
-    later = program.boot_clock() + 61
-    monkeypatch.setattr(program, "boot_clock", lambda: later)
-    assert program.Claim.read() is None
+    later = processes.boot_clock() + 61
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
+    assert Claim.read() is None
     assert claim("r-2", "bob@desk/2")["replaced"] is None
 
 
 @pytest.mark.usefixtures("run_folder")
 def test_a_run_that_was_taken_over_is_refused_until_it_must_have_learnt_it(monkeypatch: pytest.MonkeyPatch) -> None:
     claim("r-1")
-    assert not program.command_claim("bob@desk/2", "r-2", 60, "r-9")["ok"]
-    assert program.command_claim("bob@desk/2", "r-2", 60, "r-1")["replaced"]["run"] == "r-1"
-    program.command_release("r-2")
+    assert not command_claim("bob@desk/2", "r-2", 60, "r-9")["ok"]
+    assert command_claim("bob@desk/2", "r-2", 60, "r-1")["replaced"]["run"] == "r-1"
+    command_release("r-2")
     assert claim("r-1")["error"] == "run r-1 was taken over and is at an end"
     assert claim("r-3")["ok"]
-    program.command_release("r-3")
-    later = program.boot_clock() + 61
-    monkeypatch.setattr(program, "boot_clock", lambda: later)
+    command_release("r-3")
+    later = processes.boot_clock() + 61
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
     assert claim("r-1")["ok"]
 
 
 @pytest.mark.usefixtures("run_folder")
 def test_only_its_own_run_releases_a_claim() -> None:
     claim("r-1")
-    kept = program.command_release("r-2")
+    kept = command_release("r-2")
     assert kept["ok"] and not kept["changed"] and kept["claim"]["run"] == "r-1"
-    assert program.command_release("r-1") == {"ok": True, "changed": True, "claim": None}
-    assert program.command_release("r-1")["changed"] is False
+    assert command_release("r-1") == {"ok": True, "changed": True, "claim": None}
+    assert command_release("r-1")["changed"] is False
 
 
 @pytest.mark.usefixtures("run_folder")
 def test_a_session_that_is_renewed_extends_the_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     claim("r-1", seconds=60)
-    later = program.boot_clock() + 30
-    monkeypatch.setattr(program, "boot_clock", lambda: later)
-    program.extend_claim()
-    assert program.Claim.read().left == 60
+    later = processes.boot_clock() + 30
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
+    extend_claim()
+    assert Claim.read().left == 60
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
@@ -427,8 +427,8 @@ def test_a_session_that_is_renewed_extends_the_claim(monkeypatch: pytest.MonkeyP
 @example(b'{"run": "r", "holder": "h", "since": "s", "seconds": Infinity, "until": NaN}')
 @pytest.mark.usefixtures("run_folder")
 def test_a_damaged_claim_is_no_claim(content: bytes) -> None:
-    program.Claim.path().write_bytes(content)
-    assert program.Claim.read() is None
+    Claim.path().write_bytes(content)
+    assert Claim.read() is None
 
 
 @pytest.mark.parametrize(
@@ -443,8 +443,8 @@ def test_a_damaged_claim_is_no_claim(content: bytes) -> None:
     ],
 )
 def test_a_claim_takes_only_plain_names_and_seconds(arguments: list[str]) -> None:
-    with pytest.raises(program.BadUsage):
-        program.parse_arguments(arguments)
+    with pytest.raises(BadUsage):
+        parse_arguments(arguments)
 
 
 # --- the error log ---------------------------------------------------------------------------------------------------
@@ -454,7 +454,7 @@ def test_errors_are_counted_from_the_first_look_on_whole_lines_only_and_over_a_r
     log = tmp_path / "error.log"
     line = "2026/11/24 10:00:00 [{}] 7#7: *1 {}\n"
     log.write_text(line.format("error", "before"))
-    errors = program.ErrorLog(lambda: log)
+    errors = ErrorLog(lambda: log)
     assert errors.read() == {"error_log_lines": 0, "upstream_errors": 0}
     with log.open("a") as file:
         file.write(line.format("notice", "signal process started") + line.format("warn", "a [error] in its text"))

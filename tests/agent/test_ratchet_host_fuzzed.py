@@ -8,9 +8,11 @@ an audit hook. There is no systemd here and no nginx runs, so nothing can go liv
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import os
+import pkgutil
 import shutil
 import sys
 import tempfile
@@ -24,11 +26,20 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.agent.test_ratchet_host import JSON, program
+import ratchet_host
+from ratchet_host import main, paths, system
+from ratchet_host.files import identify
+from ratchet_host.session import Duet, Switchback, serve
+from ratchet_host.session_input import Ended, Lines
+from tests.agent.test_ratchet_host import JSON
+
+# All rooms are loaded before a fork: what a child compiles would count as written.
+for room in pkgutil.iter_modules(ratchet_host.__path__):
+    importlib.import_module(f"ratchet_host.{room.name}")
 
 FUZZ = settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 BASELINE = b"events {}\n"
-ID = program.identify(BASELINE)
+ID = identify(BASELINE)
 CRASHED = 99
 OUTSIDE = b"nobody's business\n"
 WRITES = {
@@ -85,10 +96,10 @@ class Place:
             os.dup2(descriptor, wanted)
         sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
-        program.ETC, program.VAR, program.RUN = (self.root / name for name in ("etc", "var", "run"))
-        program.NGINX, program.PROC = "/bin/true", self.root / "no-proc"
-        real = program.run
-        program.run = lambda *words, **more: (1, "no systemd") if "system" in words[0] else real(*words, **more)
+        paths.ETC, paths.VAR, paths.RUN = (self.root / name for name in ("etc", "var", "run"))
+        paths.NGINX, paths.PROC = "/bin/true", self.root / "no-proc"
+        real = system.run
+        system.run = lambda *words, **more: (1, "no systemd") if "system" in words[0] else real(*words, **more)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             paths = arguments[: WRITES.get(event, 0)]
@@ -136,7 +147,7 @@ def place() -> Iterator[Place]:
 
 
 def command(*words: str) -> Callable[[], int]:
-    return lambda: int(program.main(list(words)))
+    return lambda: int(main.main(list(words)))
 
 
 ARGUMENTS = f"""stage switch confirm rollback status session expire boot --check --lease --to --design duet original
@@ -196,12 +207,12 @@ def test_any_document_to_stage(document: bytes, check: bool) -> None:
         (answer,) = ran.documents
         assert answer["ok"] == (ran.code == 0)
         if check or not answer["ok"]:
-            ids = [path.name for path in (here.root / "etc/ratchet").glob("*") if program.ID.fullmatch(path.name)]
+            ids = [path.name for path in (here.root / "etc/ratchet").glob("*") if paths.ID.fullmatch(path.name)]
             assert not (check and ids)
         else:
             for told in answer["configurations"].values():
                 content = (here.root / "etc/ratchet" / told["id"] / "nginx.conf").read_bytes()
-                assert program.identify(content) == told["id"]
+                assert identify(content) == told["id"]
 
 
 COMMANDS = [
@@ -224,18 +235,18 @@ LINES = (
 @FUZZ
 @given(st.lists(LINES, max_size=6), st.sampled_from(["switchback", "duet"]), st.booleans())
 def test_any_lines_to_a_session(lines: list[bytes], design: str, ended: bool) -> None:
-    def serve() -> int:
-        session = program.Duet(60) if design == "duet" else program.Switchback(60)
+    def answer() -> int:
+        session = Duet(60) if design == "duet" else Switchback(60)
         try:
-            program.serve(session, program.Lines())
-        except program.Ended:
+            serve(session, Lines())
+        except Ended:
             return 1
         return 0
 
     with place() as here:
         lines = [line for line in lines if b'"end"' not in line]
         sent = [*lines, b'{"command": "end"}'] if ended else lines
-        ran = here.run(serve, b"".join(line + b"\n" for line in sent))
+        ran = here.run(answer, b"".join(line + b"\n" for line in sent))
         here.check(ran)
         assert ran.code == (0 if ended else 1)
         # No answer for what cannot be done here is anything but no; a failed line does not end the session.

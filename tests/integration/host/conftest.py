@@ -204,7 +204,7 @@ def boot(image: str, name: str) -> Iterator[Host]:
         host = Host(name)
         host.boot()
         host.run("mkdir /usr/local/lib/ratchet")
-        host.put("/usr/local/lib/ratchet/ratchet_host.py", (FILES / "ratchet_host.py").read_text())
+        podman("cp", str(FILES / "ratchet_host"), f"{name}:/usr/local/lib/ratchet/ratchet_host")
         host.run("systemctl enable --quiet ratchet-boot.service")
         yield host
         host.close_sessions()

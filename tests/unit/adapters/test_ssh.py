@@ -269,8 +269,7 @@ def test_an_unreachable_host_is_tried_again_with_growing_pauses_then_given_up(ho
     assert len(pauses) == 2
 
 
-def test_a_host_that_accepts_and_says_nothing_is_given_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.adapters.ssh.connection.BANNER_SECONDS", 0.5)
+def test_a_host_that_accepts_and_says_nothing_is_given_up(host: Host) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         silent = host.model_copy(update={"port": mute.getsockname()[1]})
         given_up = pytest.raises(HostFailed, match="its SSH server does not answer")

@@ -5,11 +5,7 @@ The rendered text is read back by root's program, whose reader of nginx's langua
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateError
 
-from tests.unit.roles.test_nginx_parameters import BOUNDS, OPTIONS, RENDERED, ROLE, nginx_value, render
+from ratchet_host.language import parse
+from tests.unit.roles.test_nginx_parameters import BOUNDS, OPTIONS, RENDERED, nginx_value, render
 
 Line = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -66,20 +63,6 @@ ENDLESS = 16**5000
 ODD_NUMBERS = [-1, 0, 2**63, 1e308, float("inf"), float("nan"), -0.0, True, None]
 
 
-def _parser() -> ModuleType:
-    program = ROLE.parent / "variant" / "files" / "ratchet_host.py"
-    loader = importlib.machinery.SourceFileLoader("ratchet_host_parser", str(program))
-    spec = importlib.util.spec_from_loader("ratchet_host_parser", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    loader.exec_module(module)
-    return module
-
-
-parser = _parser()
-
-
 def lines(text: str) -> list[Line]:
     """Each directive: the names of the blocks around it and its own, and its words as they are written."""
 
@@ -90,7 +73,7 @@ def lines(text: str) -> list[Line]:
             yield place, tuple(directive.words[1:])
             yield from walk(directive.block or [], place)
 
-    return list(walk(parser.parse(text, "nginx.conf"), ()))
+    return list(walk(parse(text, "nginx.conf"), ()))
 
 
 def shape(found: list[Line]) -> list[tuple[str, ...]]:

@@ -1,0 +1,22 @@
+"""The controller's half of `ratchet_program`: reads root's program from the role, and makes one module call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+FILES = Path(__file__).resolve().parents[1] / "files"
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        rooms = {path.name: path.read_text(encoding="utf-8") for path in sorted((FILES / "ratchet_host").glob("*.py"))}
+        program = {"rooms": rooms, "door": (FILES / "ratchet-host").read_text(encoding="utf-8")}
+        result: dict[str, Any] = self._execute_module("ratchet_program", self._task.args | program, task_vars=task_vars)
+        return result

@@ -1,0 +1,138 @@
+"""The claim: which controller's run has this host. `claim` and `release`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ratchet_host import paths, processes
+from ratchet_host.errors import Refused
+from ratchet_host.files import write_atomically
+from ratchet_host.locks import Lock
+from ratchet_host.system import log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class Claim:
+    """A run's word that it is at work on this host. It ends by itself: with its time (suspended time counts), or a
+    reboot. It keeps other controllers away; it is no lease, and no command of a person asks for it."""
+
+    def __init__(self, run: str, holder: str, since: str, seconds: int, until: float) -> None:
+        self.run = run
+        self.holder = holder
+        self.since = since
+        self.seconds = seconds
+        self.until = until
+
+    @staticmethod
+    def path() -> Path:
+        return paths.RUN / "claim.json"
+
+    @staticmethod
+    def read() -> Claim | None:
+        """The claim that holds now; None when there is none, or when it has run out."""
+        try:
+            told = json.loads(Claim.path().read_bytes())
+            claim = Claim(
+                str(told["run"]), str(told["holder"]), str(told["since"]), int(told["seconds"]), float(told["until"])
+            )
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None
+        return claim if 0 < claim.left <= claim.seconds else None
+
+    @property
+    def left(self) -> float:
+        return self.until - processes.boot_clock()
+
+    def write(self) -> None:
+        document = {name: getattr(self, name) for name in ("run", "holder", "since", "seconds", "until")}
+        write_atomically(Claim.path(), json.dumps(document).encode(), 0o600)
+
+    def extend(self) -> None:
+        self.until = processes.boot_clock() + self.seconds
+        self.write()
+
+    def document(self) -> dict[str, Any]:
+        return {"run": self.run, "holder": self.holder, "since": self.since, "seconds_left": round(self.left, 1)}
+
+
+@contextlib.contextmanager
+def claiming() -> Iterator[Claim | None]:
+    """Hold the lock that every change of the claim takes; gives the claim that holds now."""
+    lock = Lock("claim.lock")
+    if not lock.take(10):
+        raise Refused("another ratchet-host is at work on this host's claim; try again in a moment")
+    try:
+        yield Claim.read()
+    finally:
+        lock.free()
+
+
+def ended_runs() -> dict[str, float]:
+    """Runs that a take-over has ended, and until when they are refused: long enough to learn it."""
+    try:
+        told = json.loads((paths.RUN / "ended.json").read_bytes())
+        return {str(run): float(until) for run, until in told.items() if float(until) > processes.boot_clock()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def command_claim(holder: str, run_name: str, seconds: int, end: str | None = None) -> dict[str, Any]:
+    """Claim the host, or renew. A holder makes one run at a time: its earlier run is over, and gives way.
+
+    `end`: a run that gives way too, and is refused for `seconds` from now on.
+    """
+    with claiming() as held:
+        ended = ended_runs()
+        if run_name in ended:
+            problem = f"run {run_name} was taken over and is at an end"
+        elif held is not None and held.run not in {run_name, end} and held.holder != holder:
+            problem = f"claimed by run {held.run} of {held.holder} since {held.since}"
+        else:
+            problem = ""
+        if problem:
+            return {"ok": False, "error": problem, "claim": held.document() if held else None}
+        if end:
+            ended[end] = processes.boot_clock() + seconds
+            write_atomically(paths.RUN / "ended.json", json.dumps(ended).encode(), 0o600)
+        same = held if held is not None and held.run == run_name else None
+        replaced = held if same is None else None
+        since = same.since if same else time.strftime(TIME, time.gmtime())
+        claim = Claim(run_name, holder, since, seconds, processes.boot_clock() + seconds)
+        claim.write()
+    if same is None:
+        log(f"claimed by run {run_name} of {holder}")
+    return {
+        "ok": True,
+        "changed": same is None,
+        "claim": claim.document(),
+        "replaced": replaced.document() if replaced else None,
+    }
+
+
+def command_release(run_name: str) -> dict[str, Any]:
+    """End that run's claim; another's stays."""
+    with claiming() as held:
+        ours = held is not None and held.run == run_name
+        if ours:
+            Claim.path().unlink(missing_ok=True)
+            log(f"run {run_name} released its claim")
+    return {"ok": True, "changed": ours, "claim": held.document() if held and not ours else None}
+
+
+def extend_claim() -> None:
+    """A session that is renewed shows that its run lives."""
+    claim = Claim.read()
+    # Every heartbeat asks; once in a while is enough.
+    if claim is not None and claim.left < claim.seconds * 0.8:
+        with claiming() as held:
+            if held is not None:
+                held.extend()

@@ -1,0 +1,73 @@
+"""Files that are whole after a crash at any instant, their ids, and how two of them differ."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+MAX_COMPARED_LINES = 20_000
+
+
+def identify(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder as far as possible."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Either the whole new content is there after a crash, or the old one."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a symlink to `target`, atomically and durably."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(link)
+        sync_directory(link.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def short_diff(before: bytes, after: bytes, names: tuple[str, str], limit: int) -> str:
+    """A unified diff of at most `limit` lines; empty when nothing differs."""
+    if before == after:
+        return ""
+    old, new = (text.decode("utf-8", "replace").splitlines() for text in (before, after))
+    if len(old) + len(new) > MAX_COMPARED_LINES:
+        return f"(differs; {len(old)} and {len(new)} lines are too many to compare)"
+    import difflib
+
+    lines = list(difflib.unified_diff(old, new, *names, lineterm="", n=2))
+    if len(lines) > limit:
+        lines = [*lines[:limit], f"... {len(lines) - limit} more lines"]
+    return "\n".join(lines) or "(differs in line ends or undecodable bytes only)"

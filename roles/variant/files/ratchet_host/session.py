@@ -1,0 +1,220 @@
+"""`session`: the agent's switching under the lease, line by line, in both designs."""
+
+from __future__ import annotations
+
+import contextlib
+import syslog
+import time
+
+from ratchet_host import paths
+from ratchet_host.claim import extend_claim
+from ratchet_host.configurations import adopted, confirmed, live, require_staged, shown
+from ratchet_host.drift import drift
+from ratchet_host.errors import Refused, explain
+from ratchet_host.figures import ErrorLog, Figures
+from ratchet_host.lease import arm, disarm, lease_left, renew, require_lease
+from ratchet_host.locks import Lock, changing
+from ratchet_host.nginx import master, test, workers
+from ratchet_host.paths import configuration_file
+from ratchet_host.processes import Process
+from ratchet_host.restoring import restore
+from ratchet_host.session_input import Ended, Lines, parse_command
+from ratchet_host.shadow_places import INSTANCES, stop_shadows
+from ratchet_host.shadows import Shadow, shadow_limits
+from ratchet_host.switching import switch
+from ratchet_host.system import emit, log
+from ratchet_host.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Session:
+    """What both designs share: the lease, the commands, and the way back."""
+
+    design = ""
+    own: tuple[str, ...] = ()
+
+    def __init__(self, lease: int) -> None:
+        self.lease = lease
+        self._tested: set[tuple[str, str]] = set()
+
+    def handle(self, command: dict[str, Any]) -> dict[str, Any]:
+        name = command["command"]
+        if name in self.own:
+            require_lease(self.lease)
+            with changing():
+                return self.change(command)
+        if name == "renew":
+            renew(self.lease)
+            extend_claim()
+            return {}
+        if name == "status":
+            return self.status()
+        if name == "metrics":
+            return self.metrics()
+        raise Refused(f"{name}: not in the design {self.design}")
+
+    def status(self) -> dict[str, Any]:
+        parent = require_master()
+        left = lease_left()
+        pids = {"master": parent.pid, "workers": [worker.pid for worker in workers(parent)]}
+        seconds = None if left is None else round(left, 1)
+        return {
+            "live": shown(live()),
+            "confirmed": shown(confirmed()),
+            "lease_seconds_left": seconds,
+            "nginx_pids": pids,
+        }
+
+    def change(self, command: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def metrics(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def require_master() -> Process:
+    parent = master()
+    if parent is None:
+        raise Refused("nginx is not running")
+    return parent
+
+
+class Switchback(Session):
+    """Reloads of the live instance."""
+
+    design = "switchback"
+    own = ("switch",)
+
+    def __init__(self, lease: int) -> None:
+        super().__init__(lease)
+        self._figures = Figures()
+        self._errors = ErrorLog(lambda: paths.ERROR_LOG)
+
+    def change(self, command: dict[str, Any]) -> dict[str, Any]:
+        identity = command["configuration"]
+        require_master()
+        if not adopted():
+            # A reload would read that file, whatever `live` says.
+            raise Refused("/etc/nginx/nginx.conf was replaced by hand; nothing is switched")
+        require_staged(identity)
+        tested = (identity, Tree(configuration_file(identity)).fingerprint())
+        if tested not in self._tested:
+            problem = test(configuration_file(identity), identity)
+            if problem:
+                raise Refused(f"nginx refuses {identity}: {problem}")
+            self._tested.add(tested)
+        return {"configuration": identity, "seconds": round(switch(identity), 3)}
+
+    def metrics(self) -> dict[str, Any]:
+        return self._figures.read(require_master()) | self._errors.read()
+
+
+class Duet(Session):
+    """Two shadow instances at once; the live instance is not touched."""
+
+    design = "duet"
+    own = ("assign",)
+
+    def __init__(self, lease: int) -> None:
+        super().__init__(lease)
+        self._shadows = [Shadow(name) for name in INSTANCES]
+        self._limits: list[str] | None = None
+
+    def change(self, command: dict[str, Any]) -> dict[str, Any]:
+        # Nobody asks the live instance meanwhile: when it has died, the trial ends and the session starts it again.
+        require_master()
+        started = time.monotonic()
+        for shadow in self._shadows:
+            require_staged(command[shadow.name])
+        if self._limits is None:
+            self._limits = shadow_limits(require_master())
+        try:
+            ports = {shadow.name: shadow.begin(command[shadow.name], self._limits) for shadow in self._shadows}
+            for shadow in self._shadows:
+                shadow.finish(ports[shadow.name])
+        except (Refused, OSError):
+            stop_shadows()
+            raise
+        return {
+            "a": command["a"],
+            "b": command["b"],
+            "ports": {name: {str(port): own for port, own in sorted(mapped.items())} for name, mapped in ports.items()},
+            "seconds": round(time.monotonic() - started, 3),
+        }
+
+    def metrics(self) -> dict[str, Any]:
+        return {
+            "instances": {
+                shadow.name: shadow.figures.read(shadow.parent) | shadow.errors.read() for shadow in self._shadows
+            }
+        }
+
+
+def begin_session(session: Session) -> None:
+    """Arm the lease first, then see to it that nginx runs the baseline. Raises Refused."""
+    if not adopted() or confirmed() is None:
+        raise Refused("this host has no confirmed configuration yet; run playbooks/site.yml")
+    differences = drift()
+    if differences:
+        raise Refused("edited by hand since the last confirm: " + ", ".join(differences))
+    require_master()
+    arm(session.lease)
+    restore()
+
+
+def serve(session: Session, lines: Lines) -> None:
+    """Answer commands until the session ends: returns after `end`, raises Ended otherwise."""
+    while True:
+        line = lines.next()
+        name = None
+        try:
+            command = parse_command(line)
+            name = command["command"]
+            if name == "end":
+                return
+            answer = {"ok": True, "command": name, **session.handle(command)}
+        except (Refused, OSError) as error:
+            log(f"session: {name}: {explain(error)}", syslog.LOG_WARNING)
+            answer = {"ok": False, "command": name, "error": explain(error)}
+        emit(answer)
+
+
+def end_session() -> dict[str, Any]:
+    """Back to the baseline; the lease stays armed, and tries again, when that cannot be shown."""
+    with changing():
+        try:
+            restore()
+        except (Refused, OSError) as error:
+            log(f"the baseline could not be restored: {explain(error)}", syslog.LOG_CRIT)
+            return {"ok": False, "command": "end", "configuration": shown(confirmed()), "verified": False} | {
+                "error": f"the baseline could not be restored: {explain(error)}"
+            }
+        disarm()
+    return {"ok": True, "command": "end", "configuration": shown(confirmed()), "verified": True}
+
+
+def command_session(design: str, lease: int) -> int:
+    lines = Lines()
+    lock = Lock("session.lock")
+    if not lock.take(1):
+        raise Refused("another session is running on this host")
+    session: Session = Duet(lease) if design == "duet" else Switchback(lease)
+    answer: dict[str, Any] = {}
+    try:
+        with changing():
+            begin_session(session)
+        log(f"session: {design}, lease {lease} s, baseline {confirmed()}")
+        emit({"ok": True, "command": "ready", "confirmed": shown(confirmed()), "lease_seconds": lease})
+        serve(session, lines)
+    except Ended as ended:
+        log(f"session: {ended}", syslog.LOG_WARNING)
+    finally:
+        if confirmed() is not None:
+            answer = end_session()
+        lock.free()
+    with contextlib.suppress(OSError):
+        emit(answer)
+    return 0 if answer.get("ok") else 1

@@ -1,0 +1,202 @@
+"""Shadow instances: second nginxes under units of systemd's, for duets."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import stat
+import time
+from pathlib import Path
+
+from ratchet_host import paths, system
+from ratchet_host.errors import Refused
+from ratchet_host.figures import ErrorLog, Figures
+from ratchet_host.files import point, write_atomically
+from ratchet_host.nginx import ANSWER_SECONDS, master, test, workers
+from ratchet_host.paths import configuration_file
+from ratchet_host.processes import POLL_SECONDS, Process
+from ratchet_host.reload import Reload
+from ratchet_host.shadow_places import ShadowPlace
+from ratchet_host.shadow_text import MAX_PORTS, ShadowText
+from ratchet_host.tree import Tree
+
+FIRST_PORT = {"a": 21000, "b": 22000}
+PORT_RANGE = 1000
+# A shadow that outlives everything that should have ended it.
+SHADOW_SECONDS = 6 * 3600
+LEAST_MEMORY = 96 << 20
+
+
+def port_is_free(protocol: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class Shadow(ShadowPlace):
+    """One shadow instance: a second nginx under a transient unit of systemd's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.ports: dict[tuple[str, int], int] = {}
+        self.figures = Figures()
+        self.errors = ErrorLog(self._error_log)
+        self._tested: set[str] = set()
+        self._reload: Reload | None = None
+        self._parent: Process | None = None
+
+    def allocate(self, protocol: str, port: int) -> int:
+        """The instance's own port for a port of the live one; the same one for as long as the instance lives."""
+        known = self.ports.get((protocol, port))
+        if known is not None:
+            return known
+        if len(self.ports) >= MAX_PORTS:
+            raise Refused("the configuration listens on too many ports for a shadow; use the design switchback")
+        first = FIRST_PORT[self.name]
+        for offset in range(PORT_RANGE):
+            own = first + (port + offset) % PORT_RANGE
+            if own not in self.ports.values() and port_is_free(protocol, own):
+                self.ports[protocol, port] = own
+                return own
+        raise Refused(f"no free port from {first} to {first + PORT_RANGE - 1} for a shadow instance")
+
+    def begin(self, identity: str, limits: list[str]) -> dict[int, int]:
+        """Give it a configuration: start it, or reload it without waiting; returns port -> own port."""
+        tree = Tree(configuration_file(identity))
+        shadow = ShadowText(tree.directives, self.run, self.data, self.allocate)
+        for folder in (self.run, self.data):
+            folder.mkdir(exist_ok=True)
+        for folder in sorted(shadow.folders):
+            self._create(folder)
+        write_atomically(self.run / "nginx.conf", shadow.text.encode("utf-8", "surrogateescape"))
+        if self.link.is_symlink() is False:
+            point(self.link, str(self.run / "nginx.conf"))
+        text = hashlib.sha256(shadow.text.encode("utf-8", "surrogateescape")).hexdigest()
+        if text not in self._tested:
+            problem = test(self.run / "nginx.conf", f"shadow-{self.name}")
+            if problem:
+                raise Refused(f"a shadow instance cannot run {identity}: {problem}")
+            self._tested.add(text)
+        if self._parent is not None and self._parent.alive:
+            self._reload = Reload(self._parent, self._error_log())
+        else:
+            self._reload = None
+            self._parent = self._start(limits)
+        return shadow.ports
+
+    def _create(self, folder: Path) -> None:
+        """A folder below `data`, each part with the owner and mode of the live one's, whose workers may write to it.
+
+        Raises Refused where another user could have put a link in the way.
+        """
+        own, theirs = self.data, Path("/")
+        for part in folder.relative_to(self.data).parts:
+            parent, own, theirs = own, own / part, theirs / part
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISDIR(own.lstat().st_mode):
+                    raise Refused(f"{own} is not a folder")
+                continue
+            if parent.lstat().st_uid != 0:
+                raise Refused(
+                    f"a shadow instance needs {theirs}, in a folder that is not root's; use the design switchback"
+                )
+            own.mkdir()
+            with contextlib.suppress(FileNotFoundError):
+                status = theirs.stat()
+                os.chown(own, status.st_uid, status.st_gid)
+                own.chmod(stat.S_IMODE(status.st_mode))
+
+    def _error_log(self) -> Path:
+        return self.data / "var/log/nginx/error.log"
+
+    def _start(self, limits: list[str]) -> Process:
+        code, text = system.run(
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit={self.unit}",
+            "--service-type=exec",
+            "--description=Shadow instance of nginx for a trial",
+            *(f"--property={limit}" for limit in limits),
+            paths.NGINX,
+            "-c",
+            str(self.link),
+            "-g",
+            "daemon off;",
+            timeout=20,
+        )
+        parent = master(self.unit)
+        if code or parent is None:
+            raise Refused(f"shadow instance {self.name} does not start: {text[-300:] or self._last_words()}")
+        return parent
+
+    def _last_words(self) -> str:
+        try:
+            return self._error_log().read_text(errors="replace").strip().splitlines()[-1][-300:]
+        except (OSError, IndexError):
+            return f"see journalctl -u {self.unit}"
+
+    def finish(self, ports: dict[int, int]) -> None:
+        """Wait until it serves the configuration it was given. Raises Refused."""
+        parent = self._parent
+        if parent is None:
+            raise Refused(f"shadow instance {self.name} does not run")
+        if self._reload is not None:
+            self._reload.wait(patience=5, strict=True)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        pending = set(ports.values())
+        while pending or not workers(parent):
+            if not parent.alive:
+                raise Refused(f"shadow instance {self.name} has ended: {self._last_words()}")
+            pending = {port for port in pending if not accepts(port)}
+            if time.monotonic() > deadline:
+                raise Refused(f"shadow instance {self.name} does not serve: {self._last_words()}")
+            time.sleep(POLL_SECONDS)
+
+    @property
+    def parent(self) -> Process:
+        if self._parent is None or not self._parent.alive:
+            raise Refused(f"shadow instance {self.name} does not run")
+        return self._parent
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def shadow_limits(parent: Process) -> list[str]:
+    """What a shadow may use: it yields to live traffic, and dies before the live instance does. Raises Refused."""
+    available = 0
+    with contextlib.suppress(OSError, ValueError):
+        for line in (paths.PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) << 10
+    if available < LEAST_MEMORY:
+        raise Refused(f"only {available >> 20} MiB of memory are free, a duet needs {LEAST_MEMORY >> 20}")
+    limits = [
+        f"MemoryMax={max(64 << 20, available * 3 // 10)}",
+        "MemorySwapMax=0",
+        "CPUWeight=50",
+        "IOWeight=50",
+        "OOMScoreAdjust=500",
+        "TasksMax=512",
+        "KillMode=mixed",
+        "TimeoutStopSec=3",
+        f"RuntimeMaxSec={SHADOW_SECONDS}",
+    ]
+    with contextlib.suppress(OSError):
+        match = re.search(r"Max open files\s+(\d+)\s+(\d+)", (paths.PROC / str(parent.pid) / "limits").read_text())
+        if match:
+            limits.append(f"LimitNOFILE={match[1]}:{match[2]}")
+    return limits

@@ -1,0 +1,55 @@
+"""Commands of the system, its journal, and the answer on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import syslog
+
+from ratchet_host.errors import Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TEST_SECONDS = 30.0
+
+
+def log(message: str, priority: int = syslog.LOG_INFO) -> None:
+    syslog.syslog(priority, message)
+
+
+def run(*arguments: str, timeout: float = TEST_SECONDS) -> tuple[int, str]:
+    """Run a program; returns exit code and its output (both streams). Raises Refused when it does not end."""
+    try:
+        done = subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A terminal's signals are for us alone.
+            start_new_session=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"{' '.join(arguments)} did not end within {timeout:.0f} s") from None
+    except OSError as error:
+        raise Refused(f"{arguments[0]}: {error.strerror}") from None
+    return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+
+
+def show(unit: str, *properties: str) -> dict[str, str]:
+    """Properties of a systemd unit."""
+    code, text = run("systemctl", "show", unit, *(f"--property={name}" for name in properties))
+    if code:
+        raise Refused(f"systemctl show {unit}: {text[-300:]}")
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def emit(document: dict[str, Any]) -> None:
+    """One line on stdout, at once. Raises OSError when nobody reads it any more."""
+    content = (json.dumps(document) + "\n").encode()
+    while content:
+        content = content[os.write(1, content) :]

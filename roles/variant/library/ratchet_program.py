@@ -1,0 +1,173 @@
+#!/usr/bin/python
+"""Ansible module: root's program in one call, all of it or nothing.
+
+A lease may run out and power may fail while it is installed: no call may ever find modules of two versions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: ratchet_program
+short_description: Install root's program
+description:
+  - Puts the package into a folder of its own, then moves the link C(ratchet_host) there, then replaces the door.
+  - In a play the action plugin of the same name reads O(rooms) and O(door) from the role.
+options:
+  rooms:
+    description: The text of each module of the package by its file name.
+    type: dict
+    default: {}
+  door:
+    description: The text of the program that is called.
+    type: str
+    default: ""
+  library:
+    description: The folder that the package is installed in.
+    type: path
+    default: /usr/local/lib/ratchet
+  door_path:
+    description: Where the door is.
+    type: path
+    default: /usr/local/sbin/ratchet-host
+  compiled:
+    description: Where the compiled forms are kept; an update empties it.
+    type: path
+    default: /run/ratchet/compiled
+author: Ratchet
+"""
+
+EXAMPLES = r"""
+- name: Install root's program
+  ratchet_program: {}
+"""
+
+RETURN = r"""
+differing:
+  description: What was not there as it is in the role.
+  returned: always
+  type: list
+"""
+
+FOLDER = "program-"
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, text: str, mode: int) -> None:
+    path.write_bytes(text.encode())
+    path.chmod(mode)
+    sync(path)
+
+
+def has(path: Path, mode: int) -> bool:
+    """Whether it is there, root's, with that mode."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_IMODE(status.st_mode) == mode and (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+
+
+def as_it_should_be(path: Path, text: str, mode: int) -> bool:
+    return has(path, mode) and path.is_file() and path.read_bytes() == text.encode()
+
+
+class Program:
+    """The program as it is on this host, and as it should be."""
+
+    def __init__(self, rooms: dict[str, str], door: str, library: Path, door_path: Path, compiled: Path) -> None:
+        self.rooms = rooms
+        self.door = door
+        self.door_path = door_path
+        self.compiled = compiled
+        self.library = library
+        self.link = library / "ratchet_host"
+        # The program was this one file once.
+        self.former = library / "ratchet_host.py"
+
+    def differing(self) -> list[str]:
+        """Names of what is not as it should be."""
+        package = self.link.resolve()
+        present = {path.name for path in package.iterdir()} if package.is_dir() else set()
+        found = [name for name, text in self.rooms.items() if not as_it_should_be(package / name, text, 0o644)]
+        found += [folder.name for folder in (package.parent, package) if not has(folder, 0o755)]
+        found += present - set(self.rooms)
+        found += [] if as_it_should_be(self.door_path, self.door, 0o755) else [self.door_path.name]
+        found += [self.former.name] if self.former.exists() else []
+        return sorted(found)
+
+    def install(self) -> None:
+        """After a crash at any line the old program answers, or the new one."""
+        before = self.link.readlink().parts[0] if self.link.is_symlink() else ""
+        new = Path(tempfile.mkdtemp(prefix=FOLDER, dir=self.library))
+        package = new / self.link.name
+        package.mkdir()
+        for name, text in self.rooms.items():
+            write(package / name, text, 0o644)
+        for folder in (package, new):
+            folder.chmod(0o755)
+            sync(folder)
+        following = self.library / f".{self.link.name}.new"
+        following.unlink(missing_ok=True)
+        following.symlink_to(f"{new.name}/{self.link.name}")
+        following.replace(self.link)
+        sync(self.library)
+        # The door last: until now that of an earlier version found its own program.
+        if not as_it_should_be(self.door_path, self.door, 0o755):
+            candidate = self.door_path.with_name(f".{self.door_path.name}.new")
+            candidate.unlink(missing_ok=True)
+            write(candidate, self.door, 0o755)
+            candidate.replace(self.door_path)
+            sync(self.door_path.parent)
+        self.former.unlink(missing_ok=True)
+        # A call that has begun may still load modules of the program that was there before; older ones are done.
+        for folder in self.library.glob(f"{FOLDER}*"):
+            if folder.name not in {new.name, before}:
+                shutil.rmtree(folder)
+        shutil.rmtree(self.compiled, ignore_errors=True)
+
+
+def main() -> None:
+    # The program is no secret, but the host's journal needs no copy of it.
+    module = AnsibleModule(
+        argument_spec={
+            "rooms": {"type": "dict", "default": {}, "no_log": True},
+            "door": {"type": "str", "default": "", "no_log": True},
+            "library": {"type": "path", "default": "/usr/local/lib/ratchet"},
+            "door_path": {"type": "path", "default": "/usr/local/sbin/ratchet-host"},
+            "compiled": {"type": "path", "default": "/run/ratchet/compiled"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    program = Program(
+        given["rooms"], given["door"], Path(given["library"]), Path(given["door_path"]), Path(given["compiled"])
+    )
+    try:
+        differing = program.differing()
+        if differing and not module.check_mode:
+            program.install()
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or program.library}: {error.strerror or error}")
+    result = {"changed": bool(differing), "differing": differing}
+    if module._diff:
+        result["diff"] = {"prepared": "".join(f"{name}\n" for name in differing)}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
