@@ -167,7 +167,8 @@ def finish(bay: Bay) -> list[str]:
         if not run.ended and endless:
             run.process.terminate()
         code = run.wait(RUN_SECONDS)
-        if code not in {0, 130}:
+        # A trial that had lost its evidence to a full disk before the run was broken off has failed all the same.
+        if code not in {0, 130} and not (code == 3 and run.result() and "No space left" in run.said):
             problems.append(f"resume of {run_id} ended with {code}: {run.said[-800:]}")
         if not run.result():
             problems.append(f"{run_id} is not sealed after it was resumed")
