@@ -5,9 +5,9 @@ The same classes are the published JSON schema of `experiments/<name>/meta.json`
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Scalar = bool | int | float | str
 ParameterValue = Scalar | list[str]
@@ -103,18 +103,33 @@ class WeightedGoal(Frozen):
     weight: float = Field(default=1.0, gt=0, le=1000)
 
 
+class Goal(Frozen):
+    """One of several metrics that are not weighed against each other."""
+
+    metric: Metric
+    minimum_effect: MinimumEffect = 0.03
+    margin: float = Field(
+        default=0.03, gt=0.0, le=0.9, description="a loss up to this fraction still counts as not worse"
+    )
+
+
+SomeGoal = TypeVar("SomeGoal", WeightedGoal, Goal)
+
+
+def _each_metric_once(goals: list[SomeGoal]) -> list[SomeGoal]:
+    metrics = [goal.metric for goal in goals]
+    for metric in metrics:
+        if metrics.count(metric) > 1:
+            raise ValueError(f"each metric once, {metric} is named {metrics.count(metric)} times")
+    return goals
+
+
 class WeightedObjective(Frozen):
     """Several metrics as one number: the weighted mean of their gains, `ln(control / variant)` each."""
 
     combine: Literal["weighted"]
-    goals: list[WeightedGoal] = Field(min_length=2, max_length=8)
+    goals: Annotated[list[WeightedGoal], AfterValidator(_each_metric_once)] = Field(min_length=2, max_length=8)
     minimum_effect: MinimumEffect = Field(default=0.03, description="of the weighted mean")
-
-    @field_validator("goals")
-    @classmethod
-    def _each_metric_once(cls, goals: list[WeightedGoal]) -> list[WeightedGoal]:
-        _check_once([goal.metric for goal in goals])
-        return goals
 
     @property
     def name(self) -> str:
@@ -129,16 +144,6 @@ class WeightedObjective(Frozen):
         return 1
 
 
-class Goal(Frozen):
-    """One of several metrics that are not weighed against each other."""
-
-    metric: Metric
-    minimum_effect: MinimumEffect = 0.03
-    margin: float = Field(
-        default=0.03, gt=0.0, le=0.9, description="a loss up to this fraction still counts as not worse"
-    )
-
-
 class GoalsObjective(Frozen):
     """Several metrics, each judged by itself.
 
@@ -147,13 +152,7 @@ class GoalsObjective(Frozen):
     """
 
     combine: Literal["lexicographic", "pareto"]
-    goals: list[Goal] = Field(min_length=2, max_length=4)
-
-    @field_validator("goals")
-    @classmethod
-    def _each_metric_once(cls, goals: list[Goal]) -> list[Goal]:
-        _check_once([goal.metric for goal in goals])
-        return goals
+    goals: Annotated[list[Goal], AfterValidator(_each_metric_once)] = Field(min_length=2, max_length=4)
 
     @property
     def name(self) -> str:
@@ -172,12 +171,6 @@ class GoalsObjective(Frozen):
     @property
     def proofs(self) -> int:
         return len(self.goals)
-
-
-def _check_once(metrics: list[Metric]) -> None:
-    for metric in metrics:
-        if metrics.count(metric) > 1:
-            raise ValueError(f"each metric once, {metric} is named {metrics.count(metric)} times")
 
 
 def _how_combined(value: object) -> object:
