@@ -35,6 +35,7 @@ class LabFleet:
             command,
             cwd=self.project,
             env=self.environment,
+            stdin=subprocess.DEVNULL,  # Ansible refuses one that does not block
             capture_output=True,
             text=True,
             timeout=timeout,

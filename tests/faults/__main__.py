@@ -85,7 +85,10 @@ def inject_group(bay: Bay, group: list[Fault], rng: random.Random, record: Path)
     if STOPPING.is_set():
         return outcomes
     started = time.monotonic()
-    problems = finish(bay)
+    try:
+        problems = finish(bay)
+    except Exception as error:
+        problems = [f"{type(error).__name__}: {error}"]
     outcomes.append(Outcome(AFTERWARDS, group[0].group, problems, None))
     _tell(outcomes[-1], group[0].group, time.monotonic() - started, record)
     return outcomes

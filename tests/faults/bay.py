@@ -271,7 +271,8 @@ class Bay:
         kept.unlink(missing_ok=True)
         done = subprocess.run(
             ["ansible-playbook", "-i", f"inventory/{self.name}", "playbooks/commit.yml"],
-            cwd=self.project, env=self.environment, capture_output=True, text=True, timeout=300, check=False,
+            cwd=self.project, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=300, check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"the fleet cannot be put back: {(done.stdout + done.stderr)[-2000:]}")
