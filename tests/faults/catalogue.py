@@ -26,6 +26,7 @@ SHORT_CUT = (
     "the lease's timer stopped in mid-trial",
     "a variant that answers fast 502s (live)",
     "the CSV truncated before it is pulled",
+    "the controller's disk full: the run directory",
 )
 
 
