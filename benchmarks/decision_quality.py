@@ -1,6 +1,7 @@
 """How often does the rule keep what is no better, and how often does it find what is?
 
-Simulated hosts (`decision_worlds`), the judge's own rule, and the rules of its peers on the same hosts.
+Simulated hosts (`decision_worlds`) and recorded ones (`recorded_worlds`), the judge's own rule, and the rules of its
+peers on the same hosts.
 Run `python -m benchmarks.decision_quality [--quick] [--output json]`: half a minute quick, some minutes in full.
 """
 
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy
 
@@ -22,11 +24,9 @@ from benchmarks.decision_worlds import (
     WORLDS,
     Floats,
     World,
-    before_after,
-    duet_gains,
-    switchback_gains,
 )
 from benchmarks.figures import Figure, emit, parse_arguments
+from benchmarks.recorded_worlds import recorded_world
 from controller.judge.decision import LEAST_THRESHOLD, Rule
 from controller.judge.evidence import log_gain
 
@@ -44,10 +44,15 @@ class Look:
     """How Ratchet looks at a host: its design, with as many pairs as it may take; whether its power has targets."""
 
     name: str
-    gains: Callable[[numpy.random.Generator, World, Floats, float], Floats]
+    design: Literal["duet", "switchback"]
     planned: int
     pair_seconds: float
     has_targets: bool = True
+
+    def gains(self, draw: numpy.random.Generator, world: World, hosts: Floats, effect: float) -> Floats:
+        """Runs x planned pairs."""
+        seen = world.duet_gains if self.design == "duet" else world.switchback_gains
+        return seen(draw, hosts, effect)[:, : self.planned]
 
     def rule(self, variants: int = 1) -> Rule:
         return Rule(
@@ -59,14 +64,10 @@ class Look:
         )
 
 
-def _default_switchback(draw: numpy.random.Generator, world: World, level: Floats, effect: float) -> Floats:
-    return switchback_gains(draw, world, level, effect)[:, :DUET_PAIRS]
-
-
 LOOKS = (
-    Look("duet", duet_gains, DUET_PAIRS, DUET_PAIR_SECONDS),
-    Look("switchback", switchback_gains, SWITCHBACK_PAIRS, SWITCHBACK_PAIR_SECONDS),
-    Look("switchback of 40", _default_switchback, DUET_PAIRS, SWITCHBACK_PAIR_SECONDS, has_targets=False),
+    Look("duet", "duet", DUET_PAIRS, DUET_PAIR_SECONDS),
+    Look("switchback", "switchback", SWITCHBACK_PAIRS, SWITCHBACK_PAIR_SECONDS),
+    Look("switchback of 40", "switchback", DUET_PAIRS, SWITCHBACK_PAIR_SECONDS, has_targets=False),
 )
 BEFORE_AFTER = {
     "p50 -10 % before/after": median_falls_by(0.10),
@@ -98,12 +99,12 @@ class Cell:
         self.world = world
         self.effect = effect
         self.runs = runs
-        self._level = world.level(_generator(world.name, effect, "level"), runs)
-        seen = before_after(_generator(world.name, effect, "before/after"), world, self._level, effect)
+        self._hosts = world.hosts(_generator(world.name, effect, "level"), runs)
+        seen = world.before_after(_generator(world.name, effect, "before/after"), self._hosts, effect)
         self.before_after = {name: rule(seen) for name, rule in BEFORE_AFTER.items()}
 
     def gains(self, look: Look) -> Floats:
-        return look.gains(_generator(self.world.name, self.effect, look.name), self.world, self._level, self.effect)
+        return look.gains(_generator(self.world.name, self.effect, look.name), self.world, self._hosts, self.effect)
 
     def peers(self, gains: Floats) -> dict[str, float]:
         """Percent of runs that each peer keeps; the t-test looks at the very pairs that Ratchet sees."""
@@ -116,8 +117,11 @@ def _share(name: str, hits: int, runs: int, **more: object) -> Figure:
     return Figure(name=name, unit="%", value=100 * hits / runs, low=low, high=high, **more)  # type: ignore[arg-type]
 
 
-def false_keeps(cells: Sequence[Cell], look: Look, *, quick: bool) -> list[Figure]:
-    """Figures of alike configurations: one trial alone, ten in a campaign, and the noise they were judged in."""
+def false_keeps(cells: Sequence[Cell], look: Look, *, quick: bool, where: str = "") -> list[Figure]:
+    """Figures of alike configurations: one trial alone, ten in a campaign, and the noise they were judged in.
+
+    `where` tells the campaigns of these worlds from those of others.
+    """
     figures = []
     campaigns, failed = 0, 0
     for cell in cells:
@@ -147,7 +151,7 @@ def false_keeps(cells: Sequence[Cell], look: Look, *, quick: bool) -> list[Figur
         failed += sum(any(group) for group in groups)
     figures.append(
         _share(
-            f"any false keep, ten A/A trials, {look.name}",
+            f"any false keep, ten A/A trials, {look.name}{where}",
             failed,
             campaigns,
             target="<= 5 %",
@@ -204,10 +208,13 @@ def _time_to_keep(kept: Sequence[Decided], cell: Cell, look: Look) -> Figure:
 def measure(*, quick: bool, runs: int | None = None) -> list[Figure]:
     """All figures, in the order in which they are told."""
     number = runs or (QUICK_RUNS if quick else RUNS)
-    nulls = [Cell(world, 0.0, number) for world in WORLDS]
-    figures = [figure for look in LOOKS for figure in false_keeps(nulls, look, quick=quick)]
+    recorded = recorded_world()
+    figures: list[Figure] = []
+    for worlds, where in ((WORLDS, ""), ((recorded,), f", {recorded.name}")):
+        nulls = [Cell(world, 0.0, number) for world in worlds]
+        figures += [figure for look in LOOKS for figure in false_keeps(nulls, look, quick=quick, where=where)]
     for effect in EFFECTS:
-        for world in WORLDS:
+        for world in (*WORLDS, recorded):
             cell = Cell(world, effect, number)
             figures += [figure for look in LOOKS for figure in power(cell, look)]
     return figures

@@ -1,15 +1,16 @@
-"""Synthetic hosts for `decision_quality`: half an hour of what a probe would see, and how the designs look at it.
+"""Hosts for `decision_quality`, and how the designs look at them. The worlds here are synthetic; `recorded_worlds` has
+those of real traces.
 
-A host is the logarithm of its latency over 1,800 seconds. What one block reads off it carries noise of its own. Noise
-was set to what was measured on lab hosts: a pair of a switchback (two blocks of 2 s, reloaded) has a standard deviation
-of 6 to 17 %, a pair of a duet (1 s, both arms in the same second) of 0.9 to 1.5 %.
+A synthetic host is the logarithm of its latency over 1,800 seconds. What one block reads off it carries noise of its
+own. Noise was set to what was measured on lab hosts: a pair of a switchback (two blocks of 2 s, reloaded) has a
+standard deviation of 6 to 17 %, a pair of a duet (1 s, both arms in the same second) of 0.9 to 1.5 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy
 import numpy.typing
@@ -32,22 +33,76 @@ _INSTANCE_BIAS = 0.006
 _DUET_SHARE = 0.05
 
 
+class World(Protocol):
+    """A kind of host. Effects are fractions: 0.05 makes a variant's requests 5 % faster."""
+
+    @property
+    def name(self) -> str: ...
+    def hosts(self, draw: Generator, runs: int, /) -> Floats:
+        """What the world has to know of each host: one row a host."""
+
+    def duet_gains(self, draw: Generator, hosts: Floats, effect: float) -> Floats:
+        """The gains of a duet on these hosts, runs x 45."""
+
+    def switchback_gains(self, draw: Generator, hosts: Floats, effect: float) -> Floats:
+        """The gains of a switchback on these hosts, runs x 345."""
+
+    def before_after(self, draw: Generator, hosts: Floats, effect: float) -> Floats:
+        """Log latency of each second, the baseline in the first 15 minutes, then the variant: runs x 1,800."""
+
+
+def randomised(draw: Generator, shown: Floats, effect: float) -> Floats:
+    """Gains of what hosts show with control in the first block (on instance A): a coin for each pair puts it there."""
+    gains: Floats = numpy.where(draw.random(shown.shape) < 0.5, shown, -shown) - numpy.log1p(-effect)
+    return gains
+
+
+def halfway(seen: Floats, effect: float) -> Floats:
+    """Log latency of each second (runs x 1,800) with the variant in the second half; in place."""
+    seen[:, SECONDS // 2 :] += numpy.log1p(-effect)
+    return seen
+
+
 @dataclass(frozen=True)
-class World:
-    """A kind of host.
+class SyntheticWorld:
+    """A made-up kind of host.
 
     Args:
-        level: `(generator, runs)` -> log latency, runs x 1,800 seconds.
+        hosts: `(generator, runs)` -> log latency, runs x 1,800 seconds.
         transient: mean of the extra log latency, exponentially distributed, of a block that follows a reload.
         block_noise: standard deviation of what one block of 2 s on the live instance reads.
         duet_noise: standard deviation of a duet's paired gain.
     """
 
     name: str
-    level: Callable[[Generator, int], Floats]
+    hosts: Callable[[Generator, int], Floats]
     transient: float = 0.0
     block_noise: float = 0.042
     duet_noise: float = 0.012
+
+    def duet_gains(self, draw: Generator, hosts: Floats, effect: float) -> Floats:
+        """What both arms live through cancels, but for a share of it."""
+        start = (numpy.arange(DUET_PAIRS) * DUET_PAIR_SECONDS).astype(int)
+        change = hosts[:, start + 1] - hosts[:, start]
+        # The noise is symmetric: the coin need not turn it.
+        gains = randomised(draw, _INSTANCE_BIAS + _DUET_SHARE * change, effect)
+        if self.transient:
+            gains += draw.laplace(0, self.transient * _DUET_SHARE, gains.shape)
+        return gains + draw.normal(0, self.duet_noise, gains.shape)
+
+    def switchback_gains(self, draw: Generator, hosts: Floats, effect: float) -> Floats:
+        starts = numpy.arange(SWITCHBACK_PAIRS) * SWITCHBACK_PAIR_SECONDS
+        first, second = (self._read(draw, hosts, starts + offset) for offset in (0.0, SWITCHBACK_PAIR_SECONDS / 2))
+        return randomised(draw, first - second, effect)
+
+    def _read(self, draw: Generator, hosts: Floats, starts: numpy.typing.NDArray[numpy.floating]) -> Floats:
+        first = starts.astype(int)
+        truth = (hosts[:, first] + hosts[:, first + BLOCK_SECONDS - 1]) / 2
+        read: Floats = truth + draw.normal(0, self.block_noise, truth.shape)
+        return read + draw.exponential(self.transient, read.shape) if self.transient else read
+
+    def before_after(self, draw: Generator, hosts: Floats, effect: float) -> Floats:
+        return halfway(hosts + draw.normal(0, self.block_noise * numpy.sqrt(BLOCK_SECONDS), hosts.shape), effect)
 
 
 def _steady(_: Generator, runs: int) -> Floats:
@@ -89,48 +144,10 @@ def _periodic(draw: Generator, runs: int) -> Floats:
 
 
 WORLDS = (
-    World("iid", _steady),
-    World("drift", _drift),
-    World("bursts", _bursts),
-    World("periodic", _periodic),
-    World("reloads", _steady, transient=0.06),
-    World("noisy", _steady, block_noise=0.12, duet_noise=0.015),
+    SyntheticWorld("iid", _steady),
+    SyntheticWorld("drift", _drift),
+    SyntheticWorld("bursts", _bursts),
+    SyntheticWorld("periodic", _periodic),
+    SyntheticWorld("reloads", _steady, transient=0.06),
+    SyntheticWorld("noisy", _steady, block_noise=0.12, duet_noise=0.015),
 )
-
-
-def switchback_gains(draw: Generator, world: World, level: Floats, effect: float) -> Floats:
-    """The gains of a switchback on these hosts, runs x 345: the order in each pair is drawn; effect is a fraction."""
-    runs = len(level)
-    pair = numpy.arange(SWITCHBACK_PAIRS)
-    half = SWITCHBACK_PAIR_SECONDS / 2
-    blocks = [_read(draw, world, level, pair * SWITCHBACK_PAIR_SECONDS + offset) for offset in (0.0, half)]
-    control_first = draw.random((runs, SWITCHBACK_PAIRS)) < 0.5
-    lead = blocks[0] - blocks[1]
-    gains: Floats = numpy.where(control_first, lead, -lead) - numpy.log1p(-effect)
-    return gains
-
-
-def _read(draw: Generator, world: World, level: Floats, starts: numpy.typing.NDArray[numpy.floating]) -> Floats:
-    first = starts.astype(int)
-    truth = (level[:, first] + level[:, first + BLOCK_SECONDS - 1]) / 2
-    read: Floats = truth + draw.normal(0, world.block_noise, truth.shape)
-    return read + draw.exponential(world.transient, read.shape) if world.transient else read
-
-
-def duet_gains(draw: Generator, world: World, level: Floats, effect: float) -> Floats:
-    """The gains of a duet on these hosts, runs x 45: what both arms live through cancels, but for a share of it."""
-    runs = len(level)
-    start = (numpy.arange(DUET_PAIRS) * DUET_PAIR_SECONDS).astype(int)
-    change = level[:, start + 1] - level[:, start]
-    on_a = numpy.where(draw.random((runs, DUET_PAIRS)) < 0.5, 1.0, -1.0)
-    uneven = on_a * (_INSTANCE_BIAS + _DUET_SHARE * change)
-    transient = draw.laplace(0, world.transient * _DUET_SHARE, uneven.shape) if world.transient else 0.0
-    gains: Floats = uneven + transient + draw.normal(0, world.duet_noise, uneven.shape) - numpy.log1p(-effect)
-    return gains
-
-
-def before_after(draw: Generator, world: World, level: Floats, effect: float) -> Floats:
-    """Log latency of each second, the baseline in the first 15 minutes and the variant in the second: runs x 1,800."""
-    seen = level + draw.normal(0, world.block_noise * numpy.sqrt(BLOCK_SECONDS), level.shape)
-    seen[:, SECONDS // 2 :] += numpy.log1p(-effect)
-    return seen

@@ -47,13 +47,15 @@ class LabFleet:
             )
         return done.stdout
 
-    def controller(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "controller", *arguments)
+    def controller(self, *arguments: str, timeout: float = 900) -> str:
+        return self.run(sys.executable, "-m", "controller", *arguments, timeout=timeout)
 
-    def optimize(self, experiment: str, *, seed: int) -> dict[str, Any]:
+    def optimize(self, experiment: str, *, seed: int, timeout: float = 900) -> dict[str, Any]:
         """Run one shipped experiment; returns the JSON result."""
         arguments = ["--experiment", experiment, "--seed", str(seed), "--output", "json"]
-        document: dict[str, Any] = json.loads(self.controller("optimize", "--fleet", FLEET, *arguments))
+        document: dict[str, Any] = json.loads(
+            self.controller("optimize", "--fleet", FLEET, *arguments, timeout=timeout)
+        )
         return document
 
     def own_experiments(self) -> Path:

@@ -3,10 +3,11 @@ import json
 import numpy
 import pytest
 
-from benchmarks import decision_quality, decision_rules, decision_worlds
+from benchmarks import decision_quality, decision_rules
 from benchmarks.decision_quality import LOOKS, Cell, measure, wilson
 from benchmarks.decision_rules import hodges_lehmann, ratchet
 from benchmarks.decision_worlds import WORLDS
+from benchmarks.recorded_worlds import recorded_world
 from controller.judge.decision import Decision
 from controller.judge.evidence import estimate
 
@@ -27,10 +28,10 @@ def judged(gains, rule):
 @pytest.mark.parametrize("effect", [0.0, 0.02, 0.05, 0.25, -0.1])
 def test_the_fast_path_decides_exactly_as_the_judge(look, effect):
     reasons = set()
-    for world in WORLDS:
+    for world in (*WORLDS, recorded_world()):
         draw = numpy.random.default_rng(4)
         # A gain that is proven but too small keeps the judge estimating to the last pair.
-        gains = look.gains(draw, world, world.level(draw, 1 if effect == 0.02 else 5), effect)
+        gains = look.gains(draw, world, world.hosts(draw, 1 if effect == 0.02 else 5), effect)
         for variants in (1, 10):
             fast = ratchet(gains, look.rule(variants))
             slow = [judged(row, look.rule(variants)) for row in gains]
@@ -66,9 +67,9 @@ def test_both_estimates_are_the_same_number():
 def test_switchbacks_are_as_noisy_as_those_that_were_measured_and_duets_ten_times_quieter():
     draw = numpy.random.default_rng(3)
     for world in WORLDS:
-        level = world.level(draw, 100)
-        assert 0.055 <= decision_worlds.switchback_gains(draw, world, level, 0.0).std() <= 0.175
-        assert 0.009 <= decision_worlds.duet_gains(draw, world, level, 0.0).std() <= 0.018
+        hosts = world.hosts(draw, 100)
+        assert 0.055 <= world.switchback_gains(draw, hosts, 0.0).std() <= 0.175
+        assert 0.009 <= world.duet_gains(draw, hosts, 0.0).std() <= 0.018
 
 
 def test_before_after_rules_keep_large_effects_and_nothing_on_a_quiet_host():
@@ -102,10 +103,11 @@ def test_the_benchmark_tells_every_cell_in_one_json_document(capsys, monkeypatch
     names = [figure["name"] for figure in figures]
     assert len(set(names)) == len(names)
     for look in ("duet", "switchback"):
-        for world in WORLDS:
+        for world in (*WORLDS, recorded_world()):
             for start in ("false keep, A/A", "power at 5 %", "power at 10 %", "power at 25 %", "pairs to keep 25 %"):
                 assert f"{start}, {look}, {world.name}" in names
         assert f"any false keep, ten A/A trials, {look}" in names
+        assert f"any false keep, ten A/A trials, {look}, recorded" in names
 
 
 def test_the_same_runs_give_the_same_figures():
