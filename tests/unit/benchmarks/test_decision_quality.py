@@ -104,7 +104,14 @@ def test_the_benchmark_tells_every_cell_in_one_json_document(capsys, monkeypatch
     assert len(set(names)) == len(names)
     for look in ("duet", "switchback"):
         for world in (*WORLDS, recorded_world()):
-            for start in ("false keep, A/A", "power at 5 %", "power at 10 %", "power at 25 %", "pairs to keep 25 %"):
+            for start in (
+                "false keep, A/A",
+                "power at 5 %",
+                "power at 10 %",
+                "power at 25 %",
+                "pairs to prove 25 %",
+                "pairs to keep 25 %",
+            ):
                 assert f"{start}, {look}, {world.name}" in names
         assert f"any false keep, ten A/A trials, {look}" in names
         assert f"any false keep, ten A/A trials, {look}, recorded" in names
