@@ -167,7 +167,8 @@ def _smac_optimizer(experiment: Experiment, seed: int) -> Any:
             case Choice(ordered=True):
                 parameter = ConfigSpace.Integer(name, (0, len(each.values) - 1))
             case Choice():
-                parameter = ConfigSpace.Categorical(name, list(range(len(each.values))))
+                # Text, as mlos_bench has it: numbers come back as others than were suggested, and SMAC waits for ever.
+                parameter = ConfigSpace.Categorical(name, [str(place) for place in range(len(each.values))])
         space.add(parameter)
     return OptimizerFactory.create(
         parameter_space=space,
@@ -177,7 +178,7 @@ def _smac_optimizer(experiment: Experiment, seed: int) -> Any:
     )
 
 
-def _chosen(experiment: Experiment, drawn: Mapping[str, float]) -> Parameters:
+def _chosen(experiment: Experiment, drawn: Mapping[str, float | str]) -> Parameters:
     """The setting of numbers that were drawn for every range: those that apply, as values of their parameters."""
     chosen: Parameters = {}
     for name, each in experiment.ranges.items():
