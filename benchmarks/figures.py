@@ -52,11 +52,18 @@ class Figure:
         }
 
 
-def parse_arguments(description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The two options that all benchmarks share: `quick` (bool) and `output` ("table" or "json")."""
+def parse_arguments(
+    description: str, arguments: Sequence[str] | None = None, *, numbers: Mapping[str, type[int] | type[float]] = {}
+) -> argparse.Namespace:
+    """The two options that all benchmarks share: `quick` (bool) and `output` ("table" or "json").
+
+    `numbers`: further options of one benchmark, by name; None where they are not given.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="under a minute, fewer repetitions")
+    parser.add_argument("--quick", action="store_true", help="a look: fewer repetitions")
     parser.add_argument("--output", choices=("table", "json"), default="table")
+    for name, kind in numbers.items():
+        parser.add_argument(f"--{name}", type=kind, metavar="N")
     return parser.parse_args(arguments)
 
 

@@ -4,8 +4,7 @@ Searches of one space on the same budget of minutes: `bayes` and its peers, rand
 believe their best look. Every candidate is then put to the same test, our confirmation on fresh pairs.
 
 Run `python -m benchmarks.search_quality [--quick] [--output json]`. It runs on simulated hosts (`search_worlds`: twelve
-parameters, two baselines, quiet and noisy); no host is needed. On real hosts the operator's own command is it:
-`controller optimize --strategy bayes --experiment whole-site` (docs/search.md).
+parameters, two baselines, quiet and noisy); no host is needed. `benchmarks.search_on_hosts` asks a real one.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.figures import Figure, emit, parse_arguments
+from benchmarks.search_peers import Peer, random_search, tpe_once
 from benchmarks.search_worlds import STINT_SECONDS, Parameters, SimulatedHost, experiment, plan, true_gain
 from controller.model.experiment import Experiment, Variant
 from controller.model.run import Budget
@@ -82,19 +82,13 @@ def search_bayes(about: Experiment, host: SimulatedHost, seed: int, minutes: flo
     return found
 
 
-def search_once_each(about: Experiment, host: SimulatedHost, seed: int, minutes: float, *, model: bool) -> Found:
-    """A peer: one look at each setting, proposed by TPE or at random, and the best look is believed."""
+def search_once_each(about: Experiment, host: SimulatedHost, seed: int, minutes: float, *, peer: Peer) -> Found:
+    """A peer: one look at each setting, and the best look is believed."""
     ledger: list[Entry] = []
-    budget = Budget(minutes=10_000, trials=2000, least_progress=0.0)
-    while host.seconds < minutes * 60:
-        # Entries of one look, marked as ended, are never looked at again: plain TPE, or no model at all.
-        told = [entry.model_copy(update={"ended": "undecided"}) for entry in ledger] if model else []
-        number = len(ledger) + 1
-        drawn = seed if model else seed * 100_003 + number
-        proposal = bayes.propose(about, told, seed=drawn, budget=budget, hosts=1, unsafe=_safe)
-        if not isinstance(proposal, Try):
-            break
-        ledger.append(host.measure(plan(number, proposal.variant, about, variants=3), proposal, number))
+    budget = Budget(minutes=minutes, trials=2000, least_progress=0.0)
+    while not isinstance(proposal := peer(about, ledger, seed=seed, budget=budget, hosts=1, unsafe=_safe), Stop):
+        of = plan(proposal.trial, proposal.variant, about, variants=3)
+        ledger.append(host.measure(of, proposal, len(ledger) + 1))
     if not ledger:
         return Found(claimed=0.0, confirmed=0.0, true=0.0, settings=0)
     looks = [(e.judgement.effect.estimate if e.judgement and e.judgement.effect else -1.0, e.variant) for e in ledger]
@@ -172,8 +166,8 @@ def measure(*, quick: bool) -> list[Figure]:
         hosts = partial(SimulatedHost, truth, noise=noise)
         ours = [search_bayes(about, hosts(seed), seed, minutes) for seed in seeds]
         peers = {
-            "random": [search_once_each(about, hosts(seed), seed, minutes, model=False) for seed in seeds],
-            "tpe-no-repeats": [search_once_each(about, hosts(seed), seed, minutes, model=True) for seed in seeds],
+            name: [search_once_each(about, hosts(seed), seed, minutes, peer=peer) for seed in seeds]
+            for name, peer in (("random", random_search), ("tpe-no-repeats", tpe_once))
         }
         figures.append(_confirmed(baseline, minutes, ours, peers))
         figures.append(_believed(baseline, ours, peers))

@@ -53,7 +53,7 @@ def faults() -> Iterator[Fault]:
     yield Fault(
         name="a shadow instance killed", group="nginx-1", moment=moments.MID_TRIAL, experiment="long-duet",
         inject=now("systemctl kill --signal=KILL ratchet-shadow-a"), exits=frozenset({0, 3}),
-        says=r"host-failed: .*shadow|guardrail-(errors|missing-data)",
+        says=r"host-failed: .*shadow|guardrail-(errors|body|missing-data)",
     )  # fmt: skip
     yield Fault(
         name="nginx's workers hang (SIGSTOP) while the variant is live", group="nginx-2", moment=moments.MID_TRIAL,

@@ -1,0 +1,137 @@
+"""The peers of `search_on_hosts` look once at each setting within the budget, and figures say what was confirmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.lab_fleet import CHECKOUT, LabFleet
+from benchmarks.search_on_hosts import (
+    BASELINES,
+    OURS,
+    Belief,
+    Bench,
+    Found,
+    belief_of_ours,
+    belief_of_peer,
+    drawn_order,
+    figures_of,
+    trial_of,
+)
+from benchmarks.search_peers import PEERS, Smac, installed, random_search, tpe_once
+from benchmarks.search_worlds import SimulatedHost, experiment, plan, true_gain
+from controller.adapters.files.experiments import read_experiment
+from controller.adapters.files.parameters import check_parameters
+from controller.model.experiment import Variant
+from controller.model.project import Project
+from controller.model.run import Budget
+from controller.search.ledger import Entry, Stop
+from controller.search.space import Parameters
+
+ABOUT = experiment()
+
+
+def searched(peer: Any, *, minutes: float, trials: int = 2000, first: int = 1) -> tuple[list[Entry], Stop]:
+    ledger: list[Entry] = []
+    host = SimulatedHost(true_gain, 1)
+    budget = Budget(minutes=minutes, trials=trials)
+
+    def unsafe(parameters: Parameters) -> str:
+        return "level 9" if parameters["nginx_gzip_comp_level"] == 9 else ""
+
+    while True:
+        proposal = peer(ABOUT, ledger, seed=1, budget=budget, hosts=1, unsafe=unsafe, first=first)
+        if isinstance(proposal, Stop):
+            return ledger, proposal
+        of = plan(proposal.trial, proposal.variant, ABOUT, variants=3)
+        ledger.append(host.measure(of, proposal, len(ledger) + 1))
+
+
+@pytest.mark.parametrize("peer", [random_search, tpe_once])
+def test_a_peer_looks_once_at_safe_settings_until_its_minutes_are_spent(peer: Any) -> None:
+    ledger, stop = searched(peer, minutes=3, first=4)
+    assert [entry.trial for entry in ledger] == list(range(4, 4 + len(ledger)))
+    settings = [entry.variant.parameters for entry in ledger]
+    assert all(setting not in settings[:at] for at, setting in enumerate(settings))
+    assert all(setting["nginx_gzip_comp_level"] != 9 for setting in settings)
+    assert sum(entry.seconds for entry in ledger[:-1]) < 180 <= sum(entry.seconds for entry in ledger)
+    assert stop.ranking == []
+
+
+@pytest.mark.parametrize("peer", [random_search, tpe_once])
+def test_a_peer_stops_after_its_settings(peer: Any) -> None:
+    assert len(searched(peer, minutes=100, trials=3)[0]) == 3
+
+
+@pytest.mark.skipif(not installed("smac"), reason="the group `peers` is not installed")
+def test_smac_asks_and_is_told() -> None:
+    ledger, _ = searched(Smac(), minutes=100, trials=4)
+    assert len(ledger) == 4
+    assert all(entry.variant.parameters["nginx_gzip_comp_level"] != 9 for entry in ledger)
+
+
+def test_every_method_has_the_host_once_in_an_order_of_the_seed() -> None:
+    methods = [OURS, *PEERS]
+    orders = [drawn_order(methods, seed) for seed in range(10)]
+    assert all(sorted(order) == sorted(methods) for order in orders)
+    assert drawn_order(methods, 3) == orders[3]
+    assert len({order[0] for order in orders}) > 1
+
+
+def test_the_questions_are_experiments_that_a_fleet_would_accept(tmp_path: Path) -> None:
+    (tmp_path / "experiments").symlink_to(CHECKOUT / "experiments")
+    bench = Bench(LabFleet(tmp_path, {}))
+    bench._write("confirmed", trial_of({"nginx_gzip_comp_level": 3}))
+    ranges, one = (read_experiment(tmp_path / "experiments" / name / "meta.json") for name in ("searched", "confirmed"))
+    assert len(ranges.ranges) >= 12
+    assert one.model_copy(update={"name": ranges.name}).timing == ranges.timing
+    assert one.objective == ranges.objective
+    for parameters in BASELINES.values():
+        baseline = one.model_copy(update={"variants": [Variant(name="baseline", parameters=dict(parameters))]})
+        check_parameters(Project(CHECKOUT), baseline)
+
+
+def looked(gain: float, reason: str = "outdone", level: int = 1) -> dict[str, Any]:
+    effect = {"estimate": gain, "low": gain - 0.1, "high": gain + 0.1}
+    return {
+        "verdict": "KEEP" if reason == "proven-gain" else "REVERT",
+        "reason": reason,
+        "effect": effect,
+        "confirmed_effect": effect if reason == "proven-gain" else None,
+        "parameters": {"nginx_gzip_comp_level": level},
+    }
+
+
+def run_of(*trials: dict[str, Any]) -> dict[str, Any]:
+    return {"trials": list(trials), "searches": [{"tried": 7}], "seconds": 90.0}
+
+
+def test_a_peer_believes_its_best_look_that_broke_no_guardrail() -> None:
+    belief = belief_of_peer(run_of(looked(0.1), looked(0.2, level=3), looked(0.5, "guardrail-cpu")))
+    assert belief == Belief({"nginx_gzip_comp_level": 3}, claimed=0.2, settings=3, minutes=1.5)
+    assert belief_of_peer(run_of(looked(-0.1))).parameters == {}
+
+
+def test_ours_believes_what_it_kept() -> None:
+    belief = belief_of_ours(run_of(looked(0.4), looked(0.2, "proven-gain", 3)))
+    assert belief == Belief({"nginx_gzip_comp_level": 3}, claimed=0.2, settings=7, minutes=1.5)
+    assert belief_of_ours(run_of(looked(0.4))).parameters == {}
+
+
+def found(*gains: float, claimed: float = 0.3) -> list[Found]:
+    return [Found(Belief({"nginx_gzip_comp_level": 3}, claimed, 7, 1.5), gain) for gain in gains]
+
+
+def test_ours_has_to_reach_the_best_peer_in_the_median() -> None:
+    seen = {OURS: found(0.1, 0.2, 0.3), "random": found(0.1), "tpe-no-repeats": found(0.2)}
+    confirmed, random, _, claimed, *_ = figures_of("here", 12, seen)
+    assert (confirmed.value, confirmed.low, confirmed.high, confirmed.reached) == (20.0, 10.0, 30.0, True)
+    assert confirmed.peers == {"random": 10.0, "tpe-no-repeats": 20.0, "smac": None}
+    assert "uv pip install --group peers" in confirmed.unit
+    assert random.value == 10.0
+    assert claimed.value == pytest.approx(10.0)
+    (confirmed, *_) = figures_of("here", 12, seen | {"smac": found(0.25)})
+    assert confirmed.reached is False
+    assert "not installed" not in confirmed.unit
