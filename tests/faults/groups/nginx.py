@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from tests.faults import moments
 from tests.faults.fault import AT_ONCE, BY_LEASE, Fault, Scene
 
-MASTER = "kill -%s $(systemctl show nginx --property=MainPID --value)"
-WORKERS = "kill -%s $(pgrep -P $(systemctl show nginx --property=MainPID --value))"
+PID = "$(systemctl show nginx --property=MainPID --value)"
+MASTER = f"kill -%s {PID}"
+WORKERS = f"kill -%s $(pgrep -P {PID})"
 CRASHING_SECONDS = 4
 
 
@@ -28,11 +29,9 @@ def now(script: str) -> Callable[[Scene], None]:
 
 
 def crash_loop(scene: Scene) -> None:
-    """Kill every new worker for a while."""
-    loop = (
-        f"end=$((SECONDS + {CRASHING_SECONDS})); while [ $SECONDS -lt $end ]; do {WORKERS % 'KILL'}; sleep 0.05; done"
-    )
-    scene.host.when_on_variant(f"({loop}) 2>/dev/null; true")
+    """Kill every new worker for a while, before most have answered anything."""
+    loop = "while [ $SECONDS -lt $end ]; do pkill -KILL -P $main; sleep 0.02; done"
+    scene.host.when_on_variant(f"main={PID}; end=$((SECONDS + {CRASHING_SECONDS})); {loop}")
     scene.restart_clock()
 
 
