@@ -180,6 +180,8 @@ def main() -> int:
                 outcomes.append(switch(bays[0], record, 50 if args.quick else 500))
         if args.table or (args.only is None and not args.quick and not STOPPING.is_set()):
             recorded = [Outcome(**json.loads(line)) for line in record.read_text().splitlines()]
+            order = [fault.name for fault in faults(random.Random(args.seed), random_kills=args.count)]
+            recorded.sort(key=lambda outcome: order.index(outcome.fault) if outcome.fault in order else len(order))
             table.write(CHECKOUT / "docs/safety.md", recorded)
     failed = sum(not outcome.passed for outcome in outcomes)
     say(f"{len(outcomes) - failed} passed, {failed} failed")

@@ -174,6 +174,9 @@ def finish(bay: Bay) -> list[str]:
             problems.append(f"{run_id} is not sealed after it was resumed")
         problems += _nothing_lost(bay, run)
         problems += [f"{host}: {what}" for host, found in verified(bay, run).items() for what in found]
+        # What this one has kept is nothing that the next one has confirmed.
+        if not bay.on_first_baseline():
+            bay.reset()
     left = bay.unfinished()
     if left:
         problems.append(f"unfinished after resume: {left}")
