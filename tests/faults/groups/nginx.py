@@ -67,7 +67,7 @@ def faults() -> Iterator[Fault]:
     )  # fmt: skip
     yield Fault(
         name=f"nginx's workers crash for {CRASHING_SECONDS} s", group="nginx-2", moment=moments.MID_TRIAL,
-        inject=crash_loop, exits=frozenset({0, 3}), says="host-failed: |guardrail-", seconds=AT_ONCE,
+        inject=crash_loop, exits=frozenset({0, 3}), says="host-failed: |REVERT ", seconds=AT_ONCE,
     )  # fmt: skip
     yield Fault(
         name="nginx stopped by hand", group="nginx-1", moment=moments.MID_TRIAL,
