@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tests.faults import moments
-from tests.faults.fault import AT_ONCE, BY_LEASE, Fault, Scene
+from tests.faults.fault import BY_LEASE, Fault, Scene
 
 PID = "$(systemctl show nginx --property=MainPID --value)"
 MASTER = f"kill -%s {PID}"
