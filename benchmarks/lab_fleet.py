@@ -58,6 +58,11 @@ class LabFleet:
         )
         return document
 
+    def sidecars(self, run_id: str) -> list[dict[str, Any]]:
+        """Of the first trial of a run, one a host."""
+        paths = sorted((self.project / "runs" / run_id / "trials/1").glob("*.json"))
+        return [json.loads(path.read_text()) for path in paths if path.name != "plan.json"]
+
     def own_experiments(self) -> Path:
         """The fleet's folder of experiments, from now on without the shipped ones."""
         folder = self.project / "experiments"

@@ -115,11 +115,9 @@ def ask(fleet: LabFleet, case: Case, seen: Seen, seed: int) -> None:
     result = fleet.optimize(write_experiment(fleet, case), seed=seed)
     (trial,) = result["trials"]
     seen.trials.append(trial)
-    folder = fleet.project / "runs" / result["run_id"] / "trials/1"
-    for sidecar in folder.glob("*.json"):
-        if sidecar.name != "plan.json":
-            blocks = json.loads(sidecar.read_text())["blocks"]
-            seen.gains += [block["paired_gain"] for block in blocks if block["arm"] == "control" and block["valid"]]
+    for sidecar in fleet.sidecars(result["run_id"]):
+        blocks = sidecar["blocks"]
+        seen.gains += [block["paired_gain"] for block in blocks if block["arm"] == "control" and block["valid"]]
     # It ends with another status, and so this benchmark, when a verdict is not the recorded one.
     fleet.controller("verify", result["run_id"])
     seen.verified += 1

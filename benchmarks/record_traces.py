@@ -114,12 +114,7 @@ def record(fleet: LabFleet, recording: Recording, *, beside: str) -> dict[str, A
         fleet.controller("verify", result["run_id"])
         if trial["verdict"] == "KEEP":
             fleet.reset()
-        (path,) = (
-            path
-            for path in (fleet.project / "runs" / result["run_id"] / "trials/1").glob("*.json")
-            if path.name != "plan.json"
-        )
-        sidecar = json.loads(path.read_text())
+        (sidecar,) = fleet.sidecars(result["run_id"])
         trace = trace_of(sidecar)
         if trace["pairs"] + trace["spoilt_pairs"] >= recording.pairs:
             return {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -53,42 +54,35 @@ def _spent(ledger: Sequence[Entry], budget: Budget) -> str:
     return f"the budget of {budget.trials} settings is spent" if len(ledger) >= budget.trials else ""
 
 
-def random_search(
-    experiment: Experiment,
-    ledger: Sequence[Entry],
-    *,
-    seed: int,
-    budget: Budget,
-    hosts: int,
-    unsafe: Unsafe,
-    first: int = 1,
-) -> Proposal:
-    """Every setting is drawn as our search draws its first."""
-    if over := _spent(ledger, budget):
-        return Stop(why=over)
-    number = first + len(ledger)
-    drawn = ours(
-        experiment, [], seed=seed * 100_003 + number, budget=_ENDLESS, hosts=hosts, unsafe=unsafe, first=number
-    )
-    return drawn.model_copy(update={"ranking": []}) if isinstance(drawn, Stop) else drawn
+@dataclass(frozen=True)
+class OnceEach:
+    """Our own proposer with one look at each setting: Optuna's TPE, or without `model` the draws it begins with."""
+
+    model: bool
+
+    def __call__(
+        self,
+        experiment: Experiment,
+        ledger: Sequence[Entry],
+        *,
+        seed: int,
+        budget: Budget,
+        hosts: int,
+        unsafe: Unsafe,
+        first: int = 1,
+    ) -> Proposal:
+        if over := _spent(ledger, budget):
+            return Stop(why=over)
+        # What has ended is never looked at again.
+        told = [entry.model_copy(update={"ended": entry.ended or "undecided"}) for entry in ledger]
+        if not self.model:
+            first += len(ledger)
+            told, seed = [], seed * 100_003 + first
+        drawn = ours(experiment, told, seed=seed, budget=_ENDLESS, hosts=hosts, unsafe=unsafe, first=first)
+        return drawn.model_copy(update={"ranking": []}) if isinstance(drawn, Stop) else drawn
 
 
-def tpe_once(
-    experiment: Experiment,
-    ledger: Sequence[Entry],
-    *,
-    seed: int,
-    budget: Budget,
-    hosts: int,
-    unsafe: Unsafe,
-    first: int = 1,
-) -> Proposal:
-    """Optuna's TPE: what has ended is never looked at again."""
-    if over := _spent(ledger, budget):
-        return Stop(why=over)
-    told = [entry.model_copy(update={"ended": entry.ended or "undecided"}) for entry in ledger]
-    drawn = ours(experiment, told, seed=seed, budget=_ENDLESS, hosts=hosts, unsafe=unsafe, first=first)
-    return drawn.model_copy(update={"ranking": []}) if isinstance(drawn, Stop) else drawn
+random_search, tpe_once = OnceEach(model=False), OnceEach(model=True)
 
 
 class Smac:
@@ -189,8 +183,9 @@ def _chosen(experiment: Experiment, drawn: Mapping[str, float | str]) -> Paramet
 
 def _unscaled(each: Range, drawn: float) -> float:
     """Whole numbers in steps are drawn as the number of steps."""
-    stepped = isinstance(each, IntegerRange) and each.step > 1
-    return each.low + each.step * drawn if stepped and isinstance(each, IntegerRange) else drawn
+    if isinstance(each, IntegerRange) and each.step > 1:
+        return each.low + each.step * drawn
+    return drawn
 
 
 PEERS: Mapping[str, Callable[[], Peer]] = {

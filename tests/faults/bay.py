@@ -259,7 +259,9 @@ class Bay:
         return all(state.running == self.baselines[host] for host, state in self.states().items())
 
     def reset(self) -> None:
-        """Take back what runs have kept. Raises RuntimeError."""
+        """Take back what runs have kept; nothing when they kept nothing. Raises RuntimeError."""
+        if self.on_first_baseline():
+            return
         self._commit()
         if not self.on_first_baseline():
             raise RuntimeError(f"the fleet cannot be put back: {self.states()}")

@@ -27,7 +27,7 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
     sampler = ArgumentSampler(secrets)
     sampler.start()
     unfinished = bay.unfinished() if fault.goes_on else []
-    if not unfinished and not bay.on_first_baseline():
+    if not unfinished:
         bay.reset()
     fault.prepare(bay)
     scene = Scene(bay, _start(bay, fault, unfinished), rng)
@@ -175,13 +175,11 @@ def finish(bay: Bay) -> list[str]:
         problems += _nothing_lost(bay, run)
         problems += [f"{host}: {what}" for host, found in verified(bay, run).items() for what in found]
         # What this one has kept is nothing that the next one has confirmed.
-        if not bay.on_first_baseline():
-            bay.reset()
+        bay.reset()
     left = bay.unfinished()
     if left:
         problems.append(f"unfinished after resume: {left}")
-    if not bay.on_first_baseline():
-        bay.reset()
+    bay.reset()
     brief = bay.start("optimize", "--fleet", bay.name, "--experiment", "brief")
     code = brief.wait(RUN_SECONDS)
     if code != 0:

@@ -11,8 +11,8 @@ ENDLESS = {"minimum_pairs": 400, "maximum_pairs": 400}
 
 SOME = {"minimum_pairs": 14, "maximum_pairs": 14}
 
-# Seldom, so that a busy machine's probe is not late.
 GZIP = {"Accept-Encoding": "gzip"}
+# Seldom, so that a busy machine's probe is not late.
 QUIET = {"rate": 4, "requests": [{"path": "/data/catalogue.json", "headers": GZIP}]}
 
 VERSION_SHOWN = {"version-shown": {"nginx_server_tokens": True}}
