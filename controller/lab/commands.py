@@ -13,9 +13,10 @@ TIMEOUT_SECONDS = 120.0
 
 
 class CommandFailed(HostFailed):
-    """A command ended with an error; `output` holds what it said."""
+    """A command ended with an error; `output` holds what it said, `code` how it exited (None: not at all)."""
 
     def __init__(self, command: Sequence[str], code: int | None, output: str) -> None:
+        self.code = code
         self.output = output.strip()
         ending = "took too long" if code is None else f"exited {code}"
         super().__init__(
@@ -42,6 +43,17 @@ def run(command: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, stdin: str 
 
 def podman(*arguments: str, timeout: float = TIMEOUT_SECONDS) -> str:
     return run(["podman", *arguments], timeout=timeout)
+
+
+def exists(kind: str, name: str) -> bool:
+    """Whether podman has this container, image or network. It exits 1 for "no", 125 for errors, and may warn either way."""
+    try:
+        podman(kind, "exists", name)
+    except CommandFailed as error:
+        if error.code != 1:
+            raise
+        return False
+    return True
 
 
 def podman_json(*arguments: str) -> Any:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from controller.lab.commands import CommandFailed, podman, podman_json, run
+from controller.lab.commands import CommandFailed, exists, podman, podman_json, run
 from controller.lab.machine import Limits, global_options, run_options
 from controller.lab.state import LABEL, object_name
 
@@ -60,9 +60,7 @@ class Hosts:
         Its bridge lives only while a server does. Without one, requests for a server that is off would take the default
         route out of this machine; a route of last resort keeps them here.
         """
-        try:
-            podman("network", "exists", self.network)
-        except CommandFailed:
+        if not exists("network", self.network):
             podman("network", "create", "--disable-dns", "--label", f"{LABEL}={self.lab}", self.network)
         range_ = self._range()
         run(["ip", "route", "replace", *_last_resort(range_)])
@@ -176,13 +174,7 @@ class Hosts:
             podman("rm", "--force", "--time=0", "--volumes", self.name(server_id))
 
     def _exists(self, server_id: int) -> bool:
-        try:
-            podman("container", "exists", self.name(server_id))
-        except CommandFailed as error:
-            if error.output:
-                raise
-            return False
-        return True
+        return exists("container", self.name(server_id))
 
 
 def _last_resort(range_: ipaddress.IPv4Network) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from controller.lab.commands import CommandFailed, podman, run
+from controller.lab.commands import CommandFailed, exists, podman, run
 from controller.model.errors import HostFailed
 
 BUILD_SECONDS = 900
@@ -135,13 +135,7 @@ def reference(image: str, *, bare: bool) -> str:
 
 
 def is_built(name: str) -> bool:
-    try:
-        podman("image", "exists", name)
-    except CommandFailed as error:
-        if error.output:
-            raise
-        return False
-    return True
+    return exists("image", name)
 
 
 @contextmanager
