@@ -46,7 +46,7 @@ def podman(*arguments: str, timeout: float = TIMEOUT_SECONDS) -> str:
 
 
 def exists(kind: str, name: str) -> bool:
-    """Whether podman has this container, image or network. It exits 1 for "no", 125 for errors, and may warn either way."""
+    """Whether podman has this container, image or network: it exits 1 for "no", more for errors, and may warn."""
     try:
         podman(kind, "exists", name)
     except CommandFailed as error:

@@ -24,5 +24,5 @@ def test_a_warning_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_an_error_is_neither_yes_nor_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _podman(tmp_path, monkeypatch, 125)
-    with pytest.raises(CommandFailed, match="exited 125.*Error validating CNI"):
+    with pytest.raises(CommandFailed, match=r"exited 125.*Error validating CNI"):
         exists("container", "any")
