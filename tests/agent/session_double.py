@@ -62,6 +62,9 @@ class Session:
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         name = command["command"]
+        if self.settings.get("hang_at") == name:
+            self.log(f"hangs as {os.getpid()}")
+            os.kill(os.getpid(), signal.SIGSTOP)
         if self.settings.get("refuse") == name:
             raise RuntimeError("nginx: [emerg] as the test wishes")
         if name == "switch":

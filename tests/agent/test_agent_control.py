@@ -138,6 +138,29 @@ def test_a_session_that_dies_within_a_trial_ends_it(laboratory: Any, nginx: Any,
     assert "the session ended" in error["message"]
 
 
+@pytest.mark.parametrize("command", ["metrics", "renew"])
+def test_a_session_that_hangs_ends_the_trial_within_seconds(
+    laboratory: Any, nginx: Any, plan_of: Any, command: str
+) -> None:
+    """The controller lives, and must not wait for the lease: neither between the blocks nor within a long one."""
+    nginx.write_settings(hang_at=command)
+    agent = laboratory.start(plan_of(nginx.port, block_seconds=20, lease_seconds=1))
+    _wait_for(nginx, "metrics")
+    agent.send({"command": "renew"})
+    _wait_for(nginx, "hangs as")
+    hung = int(next(line for line in nginx.log() if "hangs as" in line).split()[-1])
+    started = time.monotonic()
+    try:
+        error = agent.rest()[-1]
+        assert time.monotonic() - started < 8
+        assert (error["code"], error["restored"]) == ("session", None)
+        assert error["message"] == f"the session did not answer '{command}' within 4 s"
+    finally:
+        # As the controller's rollback does; the double then restores, as its input has ended.
+        os.kill(hung, signal.SIGCONT)
+    _wait_for(nginx, "restored")
+
+
 def test_a_lease_that_cannot_be_renewed_ends_the_trial(laboratory: Any, nginx: Any, plan_of: Any) -> None:
     nginx.write_settings(refuse="renew")
     agent = laboratory.start(plan_of(nginx.port, pairs=3))
@@ -308,7 +331,7 @@ def test_the_forced_command_allows_nothing_else(asked: str | None, tmp_path: Pat
 def _wait_for(nginx: Any, command: str, times: int = 1) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if sum(f'"{command}"' in line for line in nginx.log()) >= times:
+        if sum(f'"{command}"' in line or line.startswith(command) for line in nginx.log()) >= times:
             return
         time.sleep(0.005)
     raise AssertionError(nginx.log())

@@ -88,8 +88,7 @@ def faults() -> Iterator[Fault]:
     )  # fmt: skip
     yield Fault(
         name="root's session hangs (SIGSTOP) while the variant is live", group="processes-1", moment=moments.MID_TRIAL,
-        inject=on_variant(SESSION.replace("KILL", "STOP")), exits=failed, says="host-failed: ", seconds=BY_LEASE,
-        alone=True,
+        inject=on_variant(SESSION.replace("KILL", "STOP")), exits=failed, says="host-failed: ",
     )  # fmt: skip
     yield Fault(
         name="the lease's timer stopped in mid-trial", group="processes-2", moment=moments.MID_TRIAL, inject=stop_lease,
