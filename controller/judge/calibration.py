@@ -232,6 +232,7 @@ def _choose(plan: TrialPlan, measured: Sequence[Measured], steps: Sequence[Step]
     return Calibration(
         open=opened,
         trial=plan.number,
+        hosts=plan.hosts,
         steps=list(steps),
         rate=rate,
         block_seconds=block,

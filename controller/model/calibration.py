@@ -52,6 +52,7 @@ class Calibration(Frozen):
 
     open: list[OpenSetting]
     trial: int = Field(ge=1, description="the trial that measured it, for all trials of the experiment")
+    hosts: list[str] = Field(default=[], description="that measured it; empty: the trial's")
     steps: list[Step]
     rate: float
     block_seconds: float

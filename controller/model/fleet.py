@@ -43,7 +43,7 @@ class Trials(Frozen):
         default="stop", description="what a run does about a host that fails: end, or go on without it"
     )
     failures_in_a_row: int = Field(
-        default=3, ge=1, le=100, description="with quarantine: trials lost to hosts in a row after which the run ends"
+        default=3, ge=1, le=100, description="with quarantine: trials or stints lost to hosts in a row that end the run"
     )
     alert: list[str] = Field(
         default=[],

@@ -180,6 +180,7 @@ class Stint(Frozen):
     number: int = Field(ge=1, description="of the run, from 1")
     alone: bool = Field(description="the variant competes no more: from here on a gain may be proven and confirmed")
     pairs_per_host: int = Field(ge=1, description="pairs planned on each host")
+    hosts: list[str] = Field(default=[], description="that took part; a search goes on without hosts that break")
     sequence: list[str] = Field(default=[], description="host of each judged pair, in the order of judging")
 
 

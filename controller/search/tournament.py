@@ -68,12 +68,12 @@ class Entrants(Frozen):
 def propose(entrants: Entrants, played: Sequence[Played]) -> Round | Stop:
     """The matches that are due, or that the tournament has ended; `ranking` holds the final's trial if it was proven.
 
-    A pure function of its arguments: a prefix of what was played gives what was due then.
+    A pure function of its arguments: a prefix of what was played gives what was due then, on as many hosts.
     """
     swiss = [each for each in played if each.match.kind == "swiss"]
     number = entrants.first + len(played)
     order: list[Variant] | Round = list(entrants.variants)
-    if len(entrants.variants) >= FEWEST_FOR_SWISS and len(entrants.hosts) > 1:
+    if len(entrants.variants) >= FEWEST_FOR_SWISS and (swiss or len(entrants.hosts) > 1):
         order = _swiss(entrants, swiss, number)
     if isinstance(order, Round):
         return order

@@ -89,7 +89,13 @@ def without_calibration(trial: TrialPlan) -> TrialPlan:
 def choose_again(run_directory: Path, trial: TrialPlan, found: Calibration) -> Calibration:
     """The choice from the CSVs. Raises EvidenceInvalid when the looks are not those that would be taken."""
     planned = without_calibration(trial)
-    origin = planned.model_copy(update={"number": found.trial, **_arms_of(run_directory, found.trial)})
+    origin = planned.model_copy(
+        update={
+            "number": found.trial,
+            "hosts": found.hosts or planned.hosts,
+            "control_ids": _control_ids(run_directory, found.trial),
+        }
+    )
     measured: list[Measured] = []
     for step in found.steps:
         if propose(origin, measured) != step.look:
@@ -101,10 +107,10 @@ def choose_again(run_directory: Path, trial: TrialPlan, found: Calibration) -> C
     return again
 
 
-def _arms_of(run_directory: Path, number: int) -> dict[str, Any]:
+def _control_ids(run_directory: Path, number: int) -> dict[str, str]:
     """The configurations that the trial measured which was calibrated."""
     path = evidence.trial_directory(run_directory, number) / "plan.json"
-    return {"control_ids": TrialPlan.model_validate_json(path.read_text()).control_ids}
+    return TrialPlan.model_validate_json(path.read_text()).control_ids
 
 
 def _at_rate(experiment: Experiment, rate: float | None) -> Experiment:
@@ -112,10 +118,10 @@ def _at_rate(experiment: Experiment, rate: float | None) -> Experiment:
 
 
 def _known(run_directory: Path, trial: TrialPlan) -> Calibration | None:
-    """What an earlier trial of the same experiment chose on the same hosts."""
+    """What an earlier trial of the same experiment chose on the same hosts, whichever of them are left."""
     for path in sorted(run_directory.glob("trials/*/plan.json")):
         other = TrialPlan.model_validate_json(path.read_text())
-        same = other.experiment.name == trial.experiment.name and other.hosts == trial.hosts
+        same = other.experiment.name == trial.experiment.name and set(trial.hosts) <= set(other.hosts)
         if same and other.design == trial.design and other.calibration is not None:
             return other.calibration
     return None

@@ -88,6 +88,20 @@ def put_back(context: RunContext, baseline: dict[str, str], failed: dict[str, st
     return left_out
 
 
+def go_on_without(context: RunContext, run_id: str, baseline: dict[str, str], lost: dict[str, str]) -> dict[str, Any]:
+    """Leave out what broke in a search (host -> why), and whoever cannot be put back with them.
+
+    Returns `{"baseline": host -> id of those that are left, "enough": whether the search can go on}`; it cannot where
+    broken hosts are not quarantined.
+    """
+    if not quarantines(context) or context.stop.requested:
+        return {"baseline": baseline, "enough": False}
+    left_out = put_back(context, baseline, {host: why for host, why in lost.items() if host in baseline})
+    leave_out(context, run_id, left_out)
+    rest = {host: configuration for host, configuration in baseline.items() if host not in left_out}
+    return {"baseline": rest, "enough": too_few(context, rest) is None}
+
+
 def too_many_in_a_row(context: RunContext, results: list[dict[str, Any]]) -> bool:
     """Whether the latest trials, as many as the settings bear, all failed for a host."""
     limit = context.fleet.settings.trials.failures_in_a_row

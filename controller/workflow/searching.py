@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -21,9 +23,10 @@ from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent
 from controller.workflow import engine, evidence
 from controller.workflow.context import RunContext
 from controller.workflow.going_live import go_live
+from controller.workflow.quarantine import go_on_without, hosts_left
 from controller.workflow.results import json_document, trial_result
 from controller.workflow.settling import settle
-from controller.workflow.stints import Question, read_stints, run_stint
+from controller.workflow.stints import Question, read_stints, recorded_plan, run_stint
 
 # What ends the run, not only the variant: the host is the problem, or the operator.
 RUN_ENDS = frozenset({"host-failed", "interrupted"})
@@ -42,13 +45,21 @@ class Searched:
 
 @dataclass
 class Steps:
-    """The steps of one run's searches; the stints are numbered through the run."""
+    """The steps of one run's searches; the stints are numbered through the run.
+
+    `lost_in_a_row` counts what was lost to broken hosts since something was last measured.
+    """
 
     context: RunContext
     plan: RunPlan
     baseline: dict[str, str]
     stints: int = 0
     ledger: list[Entry] = field(default_factory=list)
+    lost_in_a_row: int = 0
+
+    @property
+    def run_directory(self) -> Path:
+        return self.context.run_directory(self.plan.run_id)
 
     def propose(self, ask: Callable[[], Proposal]) -> Proposal:
         name = f"propose stint {self.stints + 1}"
@@ -63,24 +74,44 @@ class Steps:
         trials_in_run: int,
         control: dict[str, ParameterValue] | None = None,
     ) -> Entry:
-        """One stint; in the ledger too, unless its control is not the baseline."""
-        self.stints += 1
-        question = Question(
-            trial=trial,
-            stint=Stint(number=self.stints, alone=proposal.alone, pairs_per_host=proposal.pairs_per_host),
-            earlier=[entry.stint for entry in earlier],
-            trials_in_run=trials_in_run,
-            why=proposal.why,
-            control=control,
-        )
-        entry = Entry.model_validate(
-            engine.step(
-                f"stint {self.stints}", lambda: run_stint(self.context, self.plan.run_id, question, self.baseline)
+        """One stint; in the ledger too, unless its control is not the baseline.
+
+        One that is lost to a broken host is measured again without that host, where the fleet's settings say so.
+        """
+        while True:
+            self.stints += 1
+            question = Question(
+                trial=hosts_left(self.plan, trial, self.baseline),
+                stint=Stint(number=self.stints, alone=proposal.alone, pairs_per_host=proposal.pairs_per_host),
+                earlier=[entry.stint for entry in earlier],
+                trials_in_run=trials_in_run,
+                why=proposal.why,
+                control=control,
             )
-        )
+            name = f"stint {self.stints}"
+            stint = partial(run_stint, self.context, self.plan.run_id, question, self.baseline)
+            entry = Entry.model_validate(engine.step(name, stint))
+            lost = dict.fromkeys(entry.failed_hosts, entry.note) if entry.ended == "host-failed" else {}
+            if not self.goes_on(name, lost):
+                break
         if control is None:
             self.ledger.append(entry)
         return entry
+
+    def goes_on(self, what: str, lost: dict[str, str]) -> bool:
+        """Whether what was lost to broken hosts (host -> why) is to be done again, on the others that are left."""
+        if not lost:
+            self.lost_in_a_row = 0
+            return False
+        self.lost_in_a_row += 1
+        leave = partial(go_on_without, self.context, self.plan.run_id, self.baseline, lost)
+        left: dict[str, Any] = engine.step(f"go on after {what}", leave)
+        self.baseline = left["baseline"]
+        return bool(left["enough"]) and not self.too_many_lost
+
+    @property
+    def too_many_lost(self) -> bool:
+        return self.lost_in_a_row >= self.context.fleet.settings.trials.failures_in_a_row
 
     def settle(self, trial: TrialPlan, result: TrialResult) -> tuple[TrialResult, dict[str, str] | None]:
         """Commit a KEEP everywhere, or roll back; returns the result and how the run stops, if it does."""
@@ -89,24 +120,21 @@ class Steps:
             lambda: settle(self.context, self.plan.run_id, trial, result, self.baseline),
         )
         self.baseline = settled["baseline"]
-        return TrialResult.model_validate(settled["result"]), settled["stop"]
+        stop = settled["stop"]
+        if stop is None and self.too_many_lost:
+            stop = {"status": "failed", "message": f"{self.lost_in_a_row} attempts in a row were lost to broken hosts"}
+        return TrialResult.model_validate(settled["result"]), stop
 
     def live(self, trial: TrialPlan, result: TrialResult) -> TrialResult:
         """A KEEP after its check on the live instance and its soak."""
         if result.verdict != "KEEP":
             return result
-        plan = recorded_plan(self.context, self.plan.run_id, trial)
+        plan = recorded_plan(self.run_directory, trial).model_copy(update={"hosts": result.hosts})
         document = engine.step(
             f"live check of trial {trial.number}",
             lambda: json_document(go_live(self.context, self.plan.run_id, plan, result)),
         )
         return TrialResult.model_validate(document)
-
-
-def recorded_plan(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:
-    """The plan with the configuration ids that its stints recorded; as it is when it was never measured."""
-    path = evidence.trial_directory(context.run_directory(run_id), trial.number) / "plan.json"
-    return TrialPlan.model_validate_json(path.read_text()) if path.is_file() else trial
 
 
 def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:
@@ -132,7 +160,7 @@ def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:
     decided = proposal.ranking[0] if proposal.ranking else ledger[-1].trial
     at = order.index(decided)
     result = steps.live(plans[decided], results[at])
-    results[at], stop = steps.settle(recorded_plan(steps.context, steps.plan.run_id, plans[decided]), result)
+    results[at], stop = steps.settle(recorded_plan(steps.run_directory, plans[decided]), result)
     kept = results[at].verdict == "KEEP"
     return Searched(
         results=results,
@@ -174,7 +202,7 @@ def result_of(
 
     `default` is the reason of a trial that nothing ended.
     """
-    trial = recorded_plan(context, run_id, trial)
+    trial = recorded_plan(context.run_directory(run_id), trial)
     last = entries[-1]
     reason: ReasonCode = last.ended or default
     # A stint that failed has no evidence; those before it have.
@@ -198,6 +226,7 @@ def result_of(
         update={
             "sequence": [host for stint in stints for host in stint.sequence],
             "stints": stints,
+            "hosts": last.stint.hosts or trial.hosts,
             "against": against,
             "failed_hosts": last.failed_hosts,
         }

@@ -24,7 +24,8 @@ from controller.workflow.hosts import on_each_host
 from controller.workflow.planning import searched_trial
 from controller.workflow.quarantine import hosts_left, named_hosts
 from controller.workflow.results import json_document
-from controller.workflow.searching import RUN_ENDS, Searched, Steps, gather, recorded_plan, result_of
+from controller.workflow.searching import RUN_ENDS, Searched, Steps, gather, result_of
+from controller.workflow.stints import recorded_plan
 from controller.workflow.trial import run_trial, without_pairs
 
 # cgroup limits count where there are any: a container shows the machine's memory in /proc.
@@ -175,9 +176,14 @@ class _RangeSearch:
 
     def _prove(self, variant: Variant) -> tuple[TrialPlan, TrialResult]:
         """An ordinary trial against the baseline, with its live check; nothing is committed yet."""
-        plan = self._plan(self._first + len(self._results), variant)
-        result = TrialResult.model_validate(engine.step(f"trial {plan.number}", partial(self._run, plan)))
-        self._results.append(result)
+        while True:
+            plan = self._plan(self._first + len(self._results), variant)
+            name = f"trial {plan.number}"
+            result = TrialResult.model_validate(engine.step(name, partial(self._run, plan)))
+            self._results.append(result)
+            lost = dict.fromkeys(result.failed_hosts, result.note) if result.reason == "host-failed" else {}
+            if not self._steps.goes_on(name, lost):
+                break
         if result.reason in RUN_ENDS:
             self._stopped, self._ended_early = result.note or result.reason, True
         return plan, result
@@ -270,12 +276,12 @@ class _RangeSearch:
             if self._winner is not None:
                 self._replace(self._winner[1], f"the search ended early: {self._stopped}")
             # What ended the search early is what has to be settled.
-            ends = [each for each in self._results if each.reason in RUN_ENDS]
+            ends = [each for each in self._results if self._ended_early and each.reason in RUN_ENDS]
             result = (ends or self._results)[-1]
             plan = self._plans[result.trial]
         at = next(index for index, each in enumerate(self._results) if each.trial == result.trial)
         result = self._results[at]
-        self._results[at], stop = steps.settle(recorded_plan(steps.context, steps.plan.run_id, plan), result)
+        self._results[at], stop = steps.settle(recorded_plan(steps.run_directory, plan), result)
         kept = self._results[at].verdict == "KEEP"
         return Searched(
             results=self._results,

@@ -22,8 +22,8 @@ from controller.workflow import engine
 from controller.workflow.context import RunContext
 from controller.workflow.planning import searched_trial
 from controller.workflow.quarantine import hosts_left
-from controller.workflow.searching import RUN_ENDS, Searched, Steps, recorded_plan, result_of
-from controller.workflow.stints import Question, run_stint
+from controller.workflow.searching import RUN_ENDS, Searched, Steps, result_of
+from controller.workflow.stints import Question, recorded_plan, run_stint
 
 _PROPOSAL: TypeAdapter[Round | Stop] = TypeAdapter(Round | Stop)
 
@@ -56,6 +56,7 @@ def run_tournament(steps: Steps, experiment: Experiment, *, first: int, candidat
         seed=steps.plan.seed,
         first=first,
     )
+    ended: Entry | None = None
     while True:
         proposal = _ask(steps, partial(propose, entrants, list(played)))
         if isinstance(proposal, Stop):
@@ -63,16 +64,29 @@ def run_tournament(steps: Steps, experiment: Experiment, *, first: int, candidat
         matches = proposal.matches
         entries = _play(steps, [(plan_of(match), match) for match in matches])
         steps.ledger.extend(entries)
-        played += [Played(match=match, entry=entry) for match, entry in zip(matches, entries, strict=True)]
+        failed = [entry for entry in entries if entry.ended == "host-failed"]
+        lost = {host: entry.note for entry in failed for host in entry.failed_hosts}
+        goes_on = steps.goes_on(f"stint {entries[-1].stint.number}", lost)
+        played += [
+            Played(match=match, entry=entry)
+            for match, entry in zip(matches, entries, strict=True)
+            # One for the title is played again. One of the Swiss rounds scores for neither.
+            if not (goes_on and entry in failed) or match.kind == "swiss"
+        ]
+        if goes_on:
+            hosts = hosts_left(steps.plan, template, steps.baseline).hosts
+            entrants = entrants.model_copy(update={"hosts": hosts})
+            continue
         ended = next((entry for entry in entries if entry.ended in RUN_ENDS), None)
         if ended is not None:
             proposal = Stop(why=f"stint {ended.stint.number}: {ended.note or ended.ended}")
             break
     results = _results(steps, plans, played, proposal)
-    decided = proposal.ranking[0] if proposal.ranking else _last(played)
+    # Where nothing is kept, what ended the tournament is settled, else its last match.
+    decided = proposal.ranking[0] if proposal.ranking else (ended.trial if ended else played[-1].match.trial)
     at = decided - first
     result = steps.live(plans[decided], results[at])
-    results[at], stop = steps.settle(recorded_plan(steps.context, steps.plan.run_id, plans[decided]), result)
+    results[at], stop = steps.settle(recorded_plan(steps.run_directory, plans[decided]), result)
     return Searched(
         results=results,
         baseline=steps.baseline,
@@ -95,11 +109,6 @@ def _ask(steps: Steps, ask: Callable[[], Round | Stop]) -> Round | Stop:
 
 def _champion(played: Played) -> str:
     return played.match.champion.name if played.match.champion else ""
-
-
-def _last(played: Sequence[Played]) -> int:
-    """The trial that is settled when nothing is kept: one that ends the run, else the last."""
-    return next((each.match.trial for each in played if each.entry.ended in RUN_ENDS), played[-1].match.trial)
 
 
 def _play(steps: Steps, matches: Sequence[tuple[TrialPlan, Match]]) -> list[Entry]:

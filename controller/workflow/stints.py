@@ -21,7 +21,7 @@ from controller.model.experiment import ParameterValue
 from controller.model.trial import Judgement, Pair, ReasonCode, Stint, TrialPlan
 from controller.search.ledger import Entry
 from controller.workflow import evidence, staging
-from controller.workflow.calibrating import calibrated
+from controller.workflow.calibrating import calibrated, with_calibration
 from controller.workflow.context import RunContext
 from controller.workflow.probing import Observation, Probing
 from controller.workflow.quarantine import named_hosts
@@ -56,9 +56,33 @@ def stint_directory(run_directory: Path, trial: int, stint: int) -> Path:
 
 
 def stint_plan(trial: TrialPlan, stint: Stint) -> TrialPlan:
-    """A stint as a trial of the host: numbered by the stint, with an order of its own."""
+    """A stint as a trial of its hosts: numbered by the stint, with an order of its own."""
     timing = trial.timing.model_copy(update={"maximum_pairs": stint.pairs_per_host, "confirm_pairs": 0})
-    return trial.model_copy(update={"number": stint.number, "timing": timing, "seed": trial.seed + 2})
+    hosts = stint.hosts or trial.hosts
+    return trial.model_copy(update={"number": stint.number, "hosts": hosts, "timing": timing, "seed": trial.seed + 2})
+
+
+def recorded_plan(run_directory: Path, trial: TrialPlan) -> TrialPlan:
+    """The plan with the configurations that its stints recorded; as it is when it was never measured."""
+    path = evidence.trial_directory(run_directory, trial.number) / "plan.json"
+    return TrialPlan.model_validate_json(path.read_text()) if path.is_file() else trial
+
+
+def _joined(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:
+    """The trial, calibrated, with what its earlier stints recorded, also on hosts that are left out by now.
+
+    All stints of a variant are measured alike, on whichever hosts. Raises HostFailed, Interrupted.
+    """
+    earlier = recorded_plan(context.run_directory(run_id), trial)
+    found = earlier.calibration
+    trial = calibrated(context, run_id, trial) if found is None else with_calibration(trial, found)
+    return trial.model_copy(
+        update={
+            "hosts": list(dict.fromkeys([*earlier.hosts, *trial.hosts])),
+            "control_ids": earlier.control_ids | trial.control_ids,
+            "variant_ids": earlier.variant_ids | trial.variant_ids,
+        }
+    )
 
 
 def read_stints(folder: Path, trial: TrialPlan, stints: list[Stint]) -> list[tuple[bool, list[Pair]]]:
@@ -105,7 +129,8 @@ def run_stint(context: RunContext, run_id: str, question: Question, baseline: di
 
 
 def _measure(context: RunContext, run_id: str, question: Question, baseline: dict[str, str]) -> Entry:
-    trial, stint = question.trial, question.stint
+    trial = question.trial
+    stint = question.stint.model_copy(update={"hosts": trial.hosts})
 
     def ended(reason: ReasonCode, note: str, judgement: Judgement | None = None) -> Entry:
         return Entry(
@@ -124,8 +149,8 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     if controls == variants:
         return ended("no-difference", "both arms render to the same configuration")
     trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants})
-    trial = calibrated(context, run_id, trial)
     folder = context.run_directory(run_id)
+    trial = _joined(context, run_id, trial)
     stint_folder = stint_directory(folder, trial.number, stint.number)
     stint_folder.mkdir(parents=True, exist_ok=True)
     write_atomically(

@@ -51,7 +51,9 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
     try:
         plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
         again = _judge_again(plan, folder, recorded)
-        checks = [_judge_live_again(plan, trial_folder, recorded), _judge_soak_again(plan, folder, recorded)]
+        # A search may have gone on without some of the hosts; what went live did so on those that were left.
+        live = plan.model_copy(update={"hosts": recorded.hosts})
+        checks = [_judge_live_again(live, trial_folder, recorded), _judge_soak_again(live, folder, recorded)]
         if plan.calibration is not None and choose_again(folder, plan, plan.calibration) != plan.calibration:
             raise evidence.EvidenceInvalid("the calibration's evidence gives another choice than the recorded one")
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from ratchet_host import paths, processes, shadow_text
 from ratchet_host.claim import Claim, command_claim, command_release, extend_claim
 from ratchet_host.command_line import BadUsage, identity_argument, lease_argument, parse_arguments
-from ratchet_host.configurations import live
+from ratchet_host.configurations import live, staged
 from ratchet_host.errors import Refused
 from ratchet_host.figures import ErrorLog
-from ratchet_host.files import point, short_diff, write_atomically
+from ratchet_host.files import identify, point, short_diff, write_atomically
 from ratchet_host.language import Directive, parse, quote, render
 from ratchet_host.lease import parse_span
 from ratchet_host.listeners import listeners, servers, split_address
 from ratchet_host.paths import ID, LABEL, live_link
 from ratchet_host.session_input import parse_command
 from ratchet_host.shadow_text import ShadowText
-from ratchet_host.staging import parse_configurations
+from ratchet_host.staging import KEEP_BYTES, parse_configurations, prune
 from ratchet_host.tree import Tree
 
 JSON = st.recursive(
@@ -307,6 +307,22 @@ def test_what_a_shadow_cannot_do_is_refused_with_the_way_out(text: str) -> None:
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("keep", "each", "left"), [(2, 100, 2), (9, 100, 4), (9, KEEP_BYTES // 2, 2), (0, 100, 0)])
+def test_unused_configurations_are_pruned_by_count_and_size(etc: Path, keep: int, each: int, left: int) -> None:
+    texts = [f"# {number}\n".encode() for number in range(6)]
+    names = [identify(text) for text in texts]
+    for age, (name, text) in enumerate(zip(names, texts, strict=True)):
+        folder = etc / "ratchet" / name
+        folder.mkdir()
+        (folder / "nginx.conf").write_bytes(text)
+        with (folder / "included.conf").open("wb") as file:
+            file.truncate(each - len(text))
+        os.utime(folder, (1000 - age, 1000 - age))
+    point(live_link(), names[4])
+    prune(keep, {names[5]})
+    assert staged() == [*names[:left], names[4], names[5]]
 
 
 @pytest.mark.usefixtures("etc")

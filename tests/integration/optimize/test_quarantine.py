@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, pairs_judged, restart_ssh, wait_until
+from tests.integration.optimize.test_interruptions import LONG, newest_log, pairs_judged, restart_ssh, wait_until
+from tests.integration.optimize.test_search import CALM, SHORT
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -65,3 +66,42 @@ def test_a_host_that_is_lost_in_mid_trial_is_left_out_and_comes_back(
     assert back.returncode == 0, back.stderr
     assert "its quarantine is over" in " ".join(back.stderr.split())
     assert fleet.status()["lab-2"]["quarantined"] is None
+
+
+def test_a_race_goes_on_without_a_host_that_is_lost(quarantining: FleetUnderTest) -> None:
+    """The winner's first stint was measured on both hosts, the others on the one that is left."""
+    fleet, known = quarantining, quarantining.runs()
+    before = fleet.live()
+    levels = {"level-3": {"nginx_gzip_comp_level": 3}, "level-8": {"nginx_gzip_comp_level": 8}}
+    fleet.write_experiment("raced", levels, workload=CALM, timing=SHORT)
+    run = fleet.start(
+        "optimize", "--fleet", "lab", "--experiment", "raced", "--strategy", "race", "--seed", "2", "--output", "json"
+    )
+    wait_until(stint_begun(fleet, known, 2), seconds=90, what="at the second stint")
+    fleet.ssh("lab-2", CUT)
+    out, err = run.communicate(timeout=240)
+    restart_ssh(fleet, "lab-2")
+    assert run.returncode == 5, err
+    result = json.loads(out)
+    assert set(result["quarantined"]) == {"lab-2"}
+    winner, other = result["trials"]
+    assert (winner["verdict"], winner["hosts"], winner["live"]["passed"]) == ("KEEP", ["lab-1"], True), result
+    assert [stint["hosts"] for stint in winner["stints"]] == [["lab-1", "lab-2"], ["lab-1"]]
+    assert [stint["hosts"] for stint in other["stints"]] == [["lab-1"]]
+    again = fleet.controller("verify", result["run_id"])
+    assert again.returncode == 0, again.stdout + again.stderr
+
+    undone = fleet.controller("rollback", "--fleet", "lab", "--before", result["run_id"])
+    assert undone.returncode == 0, undone.stderr
+    assert fleet.optimize("same")["status"] == "completed"
+    assert fleet.status()["lab-2"]["quarantined"] is None
+    assert fleet.live() == before
+
+
+def stint_begun(fleet: FleetUnderTest, known: set[str], number: int) -> Callable[[], bool]:
+    def begun() -> bool:
+        return bool(fleet.runs() - known) and any(
+            event.get("text", "").startswith(f"stint {number}:") for event in newest_log(fleet)
+        )
+
+    return begun

@@ -170,3 +170,53 @@ def test_a_host_that_fails_ends_the_tournament(
     assert len(searched.results) == 2
     assert searched.summary.winner == ""
     assert recorded.values
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("broken_at", range(1, 8))
+def test_a_tournament_goes_on_without_a_broken_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: int
+) -> None:
+    """In the Swiss rounds its match scores for neither; one for the title, or the final, is played again."""
+    lost: list[Question] = []
+
+    def broken(context: Any, run_id: str, question: Question, baseline: dict[str, str]) -> dict[str, Any]:
+        document = _stint(context, run_id, question, baseline)
+        if lost or question.stint.number < broken_at or "web-2" not in question.trial.hosts:
+            return document
+        lost.append(question)
+        return document | {"ended": "host-failed", "judgement": None, "failed_hosts": ["web-2"]}
+
+    def without(_context: Any, _run_id: str, baseline: dict[str, str], why: dict[str, str]) -> dict[str, Any]:
+        return {"baseline": {host: baseline[host] for host in baseline if host not in why}, "enough": True}
+
+    monkeypatch.setattr(searching_tournament, "run_stint", broken)
+    monkeypatch.setattr(searching, "go_on_without", without)
+    searched, steps = run(tmp_path)
+    assert len(lost) == 1
+    assert steps.baseline == {"web-1": BASELINE["web-1"]}
+    assert steps.lost_in_a_row == 0
+    numbers = [result.trial for result in searched.results]
+    assert numbers == list(range(1, len(numbers) + 1))
+    swiss = lost[0].why.startswith("round")
+    assert [result.reason for result in searched.results].count("host-failed") == swiss
+    (kept,) = (result for result in searched.results if result.verdict == "KEEP")
+    assert kept.hosts == ["web-1"]
+    # A lost match of the Swiss rounds may cost a candidate its place among the challengers, never the proof.
+    assert kept.variant in ({"v2", "v3"} if swiss else {"v2"})
+
+
+@pytest.mark.usefixtures("recorded")
+def test_too_many_broken_hosts_in_a_row_end_the_tournament(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(context: Any, run_id: str, question: Question, baseline: dict[str, str]) -> dict[str, Any]:
+        document = _stint(context, run_id, question, baseline)
+        return document | {"ended": "host-failed", "judgement": None, "failed_hosts": question.trial.hosts[:1]}
+
+    monkeypatch.setattr(searching_tournament, "run_stint", broken)
+    monkeypatch.setattr(
+        searching, "go_on_without", lambda _context, _run_id, baseline, _why: {"baseline": baseline, "enough": True}
+    )
+    searched, steps = run(tmp_path)
+    assert steps.too_many_lost
+    assert searched.summary.winner == ""
+    assert searched.results[-1].reason == "host-failed"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_INPUT = 8 << 20
 MAX_CONFIGURATION = 1 << 20
+# What unused configurations may take of the disk, however many are kept.
+KEEP_BYTES = 32 << 20
 MAX_CONFIGURATIONS = 64
 MAX_DIFF_LINES = 400
 
@@ -125,11 +127,15 @@ def place(folder: Path, identity: str) -> None:
 
 
 def prune(keep: int, wanted: set[str]) -> None:
-    """Remove the longest-unused configurations beyond `keep`; never what is live, confirmed or wanted."""
+    """Remove the longest-unused configurations beyond `keep` or KEEP_BYTES; never what is live, confirmed or wanted."""
     put_edits_aside()
     spared = wanted | {live(), confirmed()}
-    for identity in [identity for identity in staged() if identity not in spared][keep:]:
-        remove_tree(ratchet() / identity)
+    total = 0
+    for number, identity in enumerate([identity for identity in staged() if identity not in spared], 1):
+        folder = ratchet() / identity
+        total += sum(file.lstat().st_size for file in folder.rglob("*"))
+        if number > keep or total > KEEP_BYTES:
+            remove_tree(folder)
 
 
 def command_stage(*, check: bool) -> dict[str, Any]:
