@@ -45,11 +45,21 @@ class Case:
     workload: dict[str, Any] = field(default_factory=lambda: document(60))
     minimum_effect: float = 0.03
     maximum_pairs: int = 40
+    block_seconds: float | None = None
     quick: bool = False
 
 
 CASES = (
-    Case("alike", False, 0, {"nginx_postpone_output": 1461}, {"nginx_gzip_comp_level": 4}, quick=True),
+    Case(
+        "alike",
+        False,
+        0,
+        {"nginx_postpone_output": 1461},
+        {"nginx_gzip_comp_level": 4},
+        # Noise is told of blocks of a second, whatever length a calibration would choose.
+        block_seconds=1.0,
+        quick=True,
+    ),
     Case("gain of 25 %", True, 12, {"nginx_gzip_comp_level": 4}, {"nginx_gzip_comp_level": 6}, quick=True),
     Case(
         "gain of 5 %",
@@ -103,7 +113,8 @@ def write_experiment(fleet: LabFleet, case: Case) -> str:
                 "variants": [{"name": "variant", "parameters": case.parameters}],
                 "workload": case.workload,
                 "objective": {"metric": "p50", "minimum_effect": case.minimum_effect},
-                "timing": {"maximum_pairs": case.maximum_pairs},
+                "timing": {"maximum_pairs": case.maximum_pairs}
+                | ({"block_seconds": case.block_seconds} if case.block_seconds else {}),
             }
         )
     )

@@ -15,7 +15,10 @@ MARGIN = 0.10
 
 
 class LiveDecision(Decision):
-    """Ends after the fewest valid pairs: kept unless the typical gain is a loss beyond the margin."""
+    """Ends after the fewest valid pairs: kept unless the typical gain is a loss beyond the margin.
+
+    Such a loss may still be the noise of so few pairs: then all pairs that may be tried are, and all of them decide.
+    """
 
     def add(self, gain: float | None) -> Outcome:
         self.pairs += 1
@@ -31,8 +34,12 @@ class LiveDecision(Decision):
             note = f"only {len(self.searched)} of {self.pairs} pairs on the live instance were valid"
             return Outcome("revert", "guardrail-missing-data", note)
         typical = reduction(estimate(self.searched))
-        if typical < -MARGIN:
-            return Outcome("revert", "worse-live", f"{-typical:.1%} slower (at most {MARGIN:.0%} may be noise)")
+        worse = typical < -MARGIN
+        if (worse or len(self.searched) > self.rule.minimum_pairs) and self.pairs < self.rule.maximum_pairs:
+            return Outcome("continue", None, f"{-typical:.1%} slower so far" if worse else "")
+        if worse:
+            note = f"{-typical:.1%} slower in {len(self.searched)} pairs (at most {MARGIN:.0%} may be noise)"
+            return Outcome("revert", "worse-live", note)
         return Outcome("keep", "proven-gain", f"no harm in {len(self.searched)} live pairs")
 
 

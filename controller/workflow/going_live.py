@@ -39,9 +39,10 @@ from controller.workflow.probing import Probing
 from controller.workflow.quarantine import named_hosts
 from controller.workflow.stints import read_stints
 
-# Valid pairs over all hosts together, and how many may be tried: too few to prove a gain, enough to see harm.
+# Valid pairs over all hosts together, too few to prove a gain, enough to see harm; and how many may be tried, where
+# pairs are spoilt or those few look like harm.
 LIVE_PAIRS = 6
-LIVE_PAIRS_AT_MOST = 12
+LIVE_PAIRS_AT_MOST = 18
 LIVE_TIMING = TrialTiming(
     block_seconds=2.0, burn_in_seconds=0.3, minimum_pairs=LIVE_PAIRS, maximum_pairs=LIVE_PAIRS_AT_MOST, confirm_pairs=0
 )

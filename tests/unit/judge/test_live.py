@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
 from controller.judge.decision import Rule
 from controller.judge.live import LiveDecision
 
-RULE = Rule(threshold=100.0, least_gain=0.03, minimum_pairs=6, maximum_pairs=12, confirm_pairs=0)
+RULE = Rule(threshold=100.0, least_gain=0.03, minimum_pairs=6, maximum_pairs=18, confirm_pairs=0)
 
 
 def outcome(*gains: float | None) -> tuple[str, str | None, int]:
@@ -37,7 +38,26 @@ def test_a_clear_loss_ends_it_as_soon_as_it_is_proven() -> None:
 
 
 def test_a_loss_beyond_the_margin_does_not_pass() -> None:
-    assert outcome(0.05, -0.4, -0.4, 0.05, -0.4, -0.4)[:2] == ("revert", "worse-live")
+    assert outcome(*[0.05, -0.4, -0.4, 0.05, -0.3, -0.05] * 3)[:2] == ("revert", "worse-live")
+
+
+def test_a_loss_that_more_pairs_do_not_show_was_noise() -> None:
+    unlucky = [0.05, -0.4, -0.4, 0.05, -0.4, -0.1]
+    assert outcome(*unlucky)[0] == "continue"
+    assert outcome(*unlucky, *[0.02, -0.02] * 6) == ("keep", "proven-gain", 18)
+
+
+def test_a_small_gain_seldom_looks_like_harm_on_a_noisy_instance() -> None:
+    """2 % better, 17 % of noise a pair: of so few pairs one trial in twelve would have looked like harm."""
+    rng = random.Random(3)
+    ends = [outcome(*(rng.gauss(0.02, 0.17) for _ in range(18))) for _ in range(2000)]
+    assert sum(end[1] == "worse-live" for end in ends) < 0.02 * len(ends)
+
+
+def test_a_loss_of_a_quarter_does_not_pass_on_a_noisy_instance() -> None:
+    rng = random.Random(4)
+    ends = [outcome(*(rng.gauss(-math.log(1.25), 0.17) for _ in range(18))) for _ in range(2000)]
+    assert sum(end[0] == "keep" for end in ends) < 0.05 * len(ends)
 
 
 @pytest.mark.parametrize("invalid", [1, 6])
@@ -46,4 +66,4 @@ def test_invalid_pairs_are_measured_again(invalid: int) -> None:
 
 
 def test_too_few_valid_pairs_are_no_pass() -> None:
-    assert outcome(*[None] * 7, *[0.01] * 5) == ("revert", "guardrail-missing-data", 12)
+    assert outcome(*[None] * 13, *[0.01] * 5) == ("revert", "guardrail-missing-data", 18)
