@@ -1,4 +1,4 @@
-"""The clocks of the host."""
+"""The host's two clocks, and what one is ahead of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An arm in the block under way, and when that was."""
+"""An arm in the block under way, and the stretch in which it was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stays on disk."""
+"""What stays on disk of a trial, and for how long."""
 
 from __future__ import annotations
 

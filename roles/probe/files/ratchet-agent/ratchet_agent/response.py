@@ -1,4 +1,4 @@
-"""HTTP/1.x responses."""
+"""HTTP/1.x responses, read as they arrive, and their bodies without their encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which request comes when, and which arm has its turn: all of it drawn from the seed of the plan."""
+"""Which request comes when, and which arm has its turn; what is left to chance is drawn from the plan's seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The session: root's half."""
+"""The session: root's half of a trial."""
 
 from __future__ import annotations
 
