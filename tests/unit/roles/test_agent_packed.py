@@ -103,6 +103,18 @@ def test_it_changes_with_its_sources_and_not_with_their_times(install: Install, 
     assert call(agent, "--version").stdout == "2\n"
 
 
+def test_every_room_is_loaded_at_the_start_so_that_an_update_may_replace_the_file_under_a_trial(
+    install: Install, agent: Path
+) -> None:
+    install()
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import ratchet_agent.main; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run(
+        [sys.executable, "-IS", "-c", program, str(agent)], capture_output=True, text=True, check=True, timeout=30
+    ).stdout.split()
+    rooms = {Path(room).stem for room in ROOMS} - {"__main__", "__init__"}
+    assert rooms == {name.partition(".")[2] for name in loaded if name.startswith("ratchet_agent.")}
+
+
 def test_check_mode_tells_and_writes_nothing(install: Install, agent: Path) -> None:
     assert install("--check", "--diff")["changed"]
     assert not agent.exists()
