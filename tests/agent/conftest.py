@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import importlib.machinery
-import importlib.util
 import json
 import os
 import re
@@ -19,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -55,18 +52,6 @@ http {{
   server {{ listen 127.0.0.1:{status}; location / {{ stub_status; }} }}
 }}
 """
-
-
-@pytest.fixture(scope="session")
-def probe_module() -> ModuleType:
-    """The agent as a module, for what is quicker to ask than to run."""
-    loader = importlib.machinery.SourceFileLoader("ratchet_agent", str(AGENT))
-    specification = importlib.util.spec_from_loader("ratchet_agent", loader)
-    assert specification is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["ratchet_agent"] = module
-    loader.exec_module(module)
-    return module
 
 
 def free_port() -> int:

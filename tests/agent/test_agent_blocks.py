@@ -17,6 +17,15 @@ from typing import Any
 import pytest
 
 from controller.judge.summary import recompute
+from ratchet_agent import prober
+from ratchet_agent.clock import clock_offset
+from ratchet_agent.lane import Lane
+from ratchet_agent.loop import Loop
+from ratchet_agent.plan_parsing import parse_plan
+from ratchet_agent.rows import Rows
+from ratchet_agent.schedule import Mix
+from ratchet_agent.side_metrics import active_connections
+from ratchet_agent.summary import summarise
 
 GZIP = {"Accept-Encoding": "gzip"}
 MIX = [
@@ -205,10 +214,10 @@ def test_the_session_tells_nginx_cpu_memory_and_open_files(laboratory: Any, ngin
             assert metrics["psi_cpu_us"] is None or metrics["psi_cpu_us"] >= 0
 
 
-def test_open_connections_are_told_by_stub_status(probe_module: Any, nginx: Any) -> None:
-    assert probe_module.active_connections(nginx.status) == 1
-    assert probe_module.active_connections(1) is None
-    assert probe_module.active_connections(nginx.port) is None
+def test_open_connections_are_told_by_stub_status(nginx: Any) -> None:
+    assert active_connections(nginx.status) == 1
+    assert active_connections(1) is None
+    assert active_connections(nginx.port) is None
 
 
 def test_rows_are_short_and_the_file_compresses_well(laboratory: Any, nginx: Any, plan_of: Any) -> None:
@@ -256,15 +265,15 @@ def test_a_block_in_which_the_probe_lagged_is_marked_invalid(laboratory: Any, ng
 
 
 def test_a_clock_that_is_set_within_a_block_takes_its_stamps_away(
-    probe_module: Any, nginx: Any, plan_of: Any, monkeypatch: pytest.MonkeyPatch
+    nginx: Any, plan_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = []
     for step_ns in (0, 200_000_000):
-        offsets = iter([probe_module.clock_offset(), probe_module.clock_offset() + step_ns])
+        offsets = iter([clock_offset(), clock_offset() + step_ns])
         with monkeypatch.context() as patch:
-            patch.setattr(probe_module, "clock_offset", lambda offsets=offsets: next(offsets))
-            rows, stretch = _probe_once(probe_module, plan_of(nginx.port))
-        block = probe_module.summarise(rows, rows._plan, achieved=200.0, clock_set=stretch.clock_set)
+            patch.setattr(prober, "clock_offset", lambda offsets=offsets: next(offsets))
+            rows, stretch = _probe_once(plan_of(nginx.port))
+        block = summarise(rows, rows._plan, achieved=200.0, clock_set=stretch.clock_set)
         blocks.append((block, sum(stamp >= 0 for stamp in rows.kernel)))
     (steady, stamps), (jumped, no_stamps) = blocks
     assert "clock" not in steady["invalid_reason"] and stamps > 100
@@ -272,12 +281,11 @@ def test_a_clock_that_is_set_within_a_block_takes_its_stamps_away(
     assert "the host's clock was set" in jumped["invalid_reason"]
 
 
-def _probe_once(module: Any, document: dict[str, Any]) -> tuple[Any, Any]:
-    plan = module.parse_plan(json.dumps(document).encode())
-    prober = module.Prober(module.Loop(), plan, module.Mix(plan), lambda: False)
-    rows = module.Rows(plan, 1, 1, "control")
-    lane = module.Lane(rows, "base", plan.port, None, None)
-    stretch = prober.probe([lane], 1)
+def _probe_once(document: dict[str, Any]) -> tuple[Any, Any]:
+    plan = parse_plan(json.dumps(document).encode())
+    rows = Rows(plan, 1, 1, "control")
+    lane = Lane(rows, "base", plan.port, None, None)
+    stretch = prober.Prober(Loop(), plan, Mix(plan), lambda: False).probe([lane], 1)
     lane.close()
     return rows, stretch
 

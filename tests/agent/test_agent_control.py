@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ratchet_agent import record
+
 AGENT = Path(__file__).resolve().parents[2] / "roles/probe/files/ratchet-agent"
 RESTORED = {"configuration": "base", "verified": True}
 
@@ -270,17 +272,17 @@ def test_a_disk_that_fills_up_ends_the_trial_and_restores(
 
 
 def test_old_runs_are_removed_by_number_and_by_size_but_never_the_run_under_way(
-    probe_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "KEEP_RUNS", 3)
-    monkeypatch.setattr(probe_module, "KEEP_BYTES", 3000)
+    monkeypatch.setattr(record, "KEEP_RUNS", 3)
+    monkeypatch.setattr(record, "KEEP_BYTES", 3000)
     for age in range(8):
         folder = tmp_path / f"r-{age}"
         folder.mkdir()
         (folder / "1.csv.gz").write_bytes(bytes(1600 if age == 1 else 1000))
         os.utime(folder, (1000 - age, 1000 - age))
     (tmp_path / "link").symlink_to("/etc")
-    probe_module.prune(tmp_path, keep="r-7")
+    record.prune(tmp_path, keep="r-7")
     assert {folder.name for folder in tmp_path.iterdir()} == {"r-0", "r-1", "r-7", "link"}
 
 

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import ssl
 import zlib
 from typing import Any
 
@@ -16,6 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from controller.judge.schedule import draw_slots
+from ratchet_agent.errors import AgentError
+from ratchet_agent.plan_parsing import parse_plan
+from ratchet_agent.response import MAX_BODY, ProtocolError, Response, decode_body
+from ratchet_agent.schedule import Mix, slot_order
+from ratchet_agent.tls_connection import tls_context
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -25,24 +31,24 @@ JSON = st.recursive(
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def _parse(module: Any, line: bytes) -> Any:
+def _parse(line: bytes) -> Any:
     """The plan, or the error's text."""
     try:
-        return module.parse_plan(line)
-    except module.AgentError as error:
+        return parse_plan(line)
+    except AgentError as error:
         assert error.code == "plan"
         return str(error)
 
 
 @quick
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_line_is_a_plan_or_one_clear_error(probe_module: Any, line: bytes) -> None:
-    assert isinstance(_parse(probe_module, line), str)
+def test_any_line_is_a_plan_or_one_clear_error(line: bytes) -> None:
+    assert isinstance(_parse(line), str)
 
 
 @quick
 @given(data=st.data())
-def test_any_change_to_a_plan_is_accepted_or_named(probe_module: Any, plan_of: Any, data: st.DataObject) -> None:
+def test_any_change_to_a_plan_is_accepted_or_named(plan_of: Any, data: st.DataObject) -> None:
     plan = copy.deepcopy(plan_of(80, workload={"scheme": "https", "connections": "fresh", "host": "www.example.org"}))
     plan["workload"]["requests"][0] |= {"method": "POST", "body": "x", "headers": {"X-A": "1"}, "weight": 2}
     place = plan
@@ -53,19 +59,17 @@ def test_any_change_to_a_plan_is_accepted_or_named(probe_module: Any, plan_of: A
         else:
             place[key] = data.draw(JSON)
             break
-    parsed = _parse(probe_module, json.dumps(plan).encode())
+    parsed = _parse(json.dumps(plan).encode())
     if isinstance(parsed, str):
         assert "\n" not in parsed and parsed.startswith(("plan", "the plan"))
     else:
         assert parsed.counted >= 1
         for request in parsed.requests:
             assert request.wire.count(b"\r\n\r\n") >= 1
-        mix = probe_module.Mix(parsed)
+        mix = Mix(parsed)
         assert len(list(itertools.islice(mix.sequence(1), 10))) == 10
         # Whatever is called a server name can be offered in TLS.
-        probe_module._tls_context().wrap_bio(
-            probe_module.ssl.MemoryBIO(), probe_module.ssl.MemoryBIO(), server_hostname=parsed.server_name
-        )
+        tls_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=parsed.server_name)
 
 
 @pytest.mark.parametrize(
@@ -84,21 +88,19 @@ def test_any_change_to_a_plan_is_accepted_or_named(probe_module: Any, plan_of: A
         ({"workload": {"requests": [{"path": "/ x"}]}}, "plan.workload.requests[0].path: expected text"),
     ],
 )
-def test_a_bad_field_is_named_with_what_was_expected(
-    change: dict[str, Any], words: str, probe_module: Any, plan_of: Any
-) -> None:
-    parsed = _parse(probe_module, json.dumps(plan_of(80, **change)).encode())
+def test_a_bad_field_is_named_with_what_was_expected(change: dict[str, Any], words: str, plan_of: Any) -> None:
+    parsed = _parse(json.dumps(plan_of(80, **change)).encode())
     assert isinstance(parsed, str) and words in parsed
 
 
-def _read(module: Any, pieces: list[bytes], *, no_body: bool = False) -> Any:
+def _read(pieces: list[bytes], *, no_body: bool = False) -> Any:
     """(complete, status, size, body) or "protocol"."""
-    response = module.Response(no_body=no_body, capture=True)
+    response = Response(no_body=no_body, capture=True)
     complete = False
     try:
         for piece in pieces:
             complete = response.feed(piece, len(piece))
-    except module.ProtocolError:
+    except ProtocolError:
         return "protocol"
     return complete, response.status, response.size, bytes(response.body or b"")
 
@@ -112,24 +114,22 @@ WHOLE = [
 
 @quick
 @given(whole=st.sampled_from(WHOLE), cuts=st.lists(st.integers(0, 120), max_size=8))
-def test_a_response_is_the_same_in_whatever_pieces_it_arrives(probe_module: Any, whole: bytes, cuts: list[int]) -> None:
+def test_a_response_is_the_same_in_whatever_pieces_it_arrives(whole: bytes, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     pieces = [whole[start:end] for start, end in itertools.pairwise(places) if end > start]
-    assert _read(probe_module, pieces) == (True, 200, len(whole), b"hello")
+    assert _read(pieces) == (True, 200, len(whole), b"hello")
 
 
 @quick
 @given(st.sampled_from(WHOLE), st.integers(0, 150), st.binary(min_size=1, max_size=4))
-def test_a_damaged_response_is_never_more_than_a_protocol_error(
-    probe_module: Any, whole: bytes, place: int, damage: bytes
-) -> None:
-    result = _read(probe_module, [whole[:place] + damage + whole[place + len(damage) :]])
+def test_a_damaged_response_is_never_more_than_a_protocol_error(whole: bytes, place: int, damage: bytes) -> None:
+    result = _read([whole[:place] + damage + whole[place + len(damage) :]])
     assert result == "protocol" or result[0] in {True, False}
 
 
 @quick
 @given(st.binary(max_size=2000), st.sampled_from(["gzip", "deflate", "bare", "identity"]))
-def test_a_decoded_body_is_what_was_encoded(probe_module: Any, body: bytes, coding: str) -> None:
+def test_a_decoded_body_is_what_was_encoded(body: bytes, coding: str) -> None:
     bare = zlib.compressobj(wbits=-15)
     encoded = {
         "gzip": lambda: gzip.compress(body),
@@ -141,34 +141,34 @@ def test_a_decoded_body_is_what_was_encoded(probe_module: Any, body: bytes, codi
     chance = coding == "bare" and len(encoded) > 1 and encoded[0] & 15 == 8 and int.from_bytes(encoded[:2]) % 31 == 0
     if not chance:
         name = b"deflate" if coding == "bare" else coding.encode()
-        assert probe_module.decode_body(name, encoded) == body
+        assert decode_body(name, encoded) == body
 
 
 @quick
 @given(st.binary(max_size=100), st.sampled_from([b"gzip", b"deflate", b"br", b"gzip, deflate"]))
-def test_what_cannot_be_decoded_is_a_value_error(probe_module: Any, body: bytes, coding: bytes) -> None:
+def test_what_cannot_be_decoded_is_a_value_error(body: bytes, coding: bytes) -> None:
     with contextlib.suppress(ValueError):
-        probe_module.decode_body(coding, body)
+        decode_body(coding, body)
 
 
-def test_a_body_that_inflates_without_end_is_refused(probe_module: Any) -> None:
-    bomb = gzip.compress(bytes(probe_module.MAX_BODY + 2))
+def test_a_body_that_inflates_without_end_is_refused() -> None:
+    bomb = gzip.compress(bytes(MAX_BODY + 2))
     with pytest.raises(ValueError, match="too large"):
-        probe_module.decode_body(b"gzip", bomb)
+        decode_body(b"gzip", bomb)
 
 
-def test_the_order_within_slots_is_the_one_that_the_judge_draws(probe_module: Any, plan_of: Any) -> None:
-    plan = probe_module.parse_plan(json.dumps(plan_of(80, design="duet", seed=-3, trial=12)).encode())
+def test_the_order_within_slots_is_the_one_that_the_judge_draws(plan_of: Any) -> None:
+    plan = parse_plan(json.dumps(plan_of(80, design="duet", seed=-3, trial=12)).encode())
     for pair in (1, 4):
         drawn = draw_slots(-3, 12, "here", pair)
         expected = [turn for _, b_first in zip(range(600), drawn, strict=False) for turn in (b_first, not b_first)]
-        assert list(probe_module.slot_order(plan, pair, 600)) == expected
+        assert list(slot_order(plan, pair, 600)) == expected
 
 
-def test_weights_are_spread_evenly_over_the_cycle(probe_module: Any, plan_of: Any) -> None:
+def test_weights_are_spread_evenly_over_the_cycle(plan_of: Any) -> None:
     requests = [{"path": "/a", "weight": 6}, {"path": "/b", "weight": 2}, {"path": "/a", "weight": 2}]
-    plan = probe_module.parse_plan(json.dumps(plan_of(80, workload={"requests": requests}, pairs=2)).encode())
-    mix = probe_module.Mix(plan)
+    plan = parse_plan(json.dumps(plan_of(80, workload={"requests": requests}, pairs=2)).encode())
+    mix = Mix(plan)
     assert mix.cycle == [0, 1, 0, 2, 0]
     assert [request.name for request in plan.requests] == ["GET /a", "GET /b", "GET /a #2"]
     digest = hashlib.sha256(b"7/here/1/2").digest()

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from controller.judge.summary import recompute
+from ratchet_agent.plan_parsing import parse_plan
+from ratchet_agent.rows import Rows
+from ratchet_agent.summary import summarise
 
 EXPENSIVE = {
     "mode": "saturation",
@@ -72,13 +75,13 @@ def test_a_probe_that_would_measure_itself_makes_its_block_invalid(laboratory: A
     assert [block.model_dump(mode="json") for block in recompute(evidence.text, evidence.sidecar)] == blocks
 
 
-def test_the_limit_of_the_probes_own_work_is_a_reason(probe_module: Any, plan_of: Any) -> None:
-    plan = probe_module.parse_plan(json.dumps(plan_of(80, workload=EXPENSIVE)).encode())
-    rows = probe_module.Rows(plan, 1, 1, "control")
+def test_the_limit_of_the_probes_own_work_is_a_reason(plan_of: Any) -> None:
+    plan = parse_plan(json.dumps(plan_of(80, workload=EXPENSIVE)).encode())
+    rows = Rows(plan, 1, 1, "control")
     rows.burn_in = 0
     rows.extend()
     told = {
-        share: probe_module.summarise(rows, plan, achieved=9000.0, clock_set=False, probe_busy_share=share)["valid"]
+        share: summarise(rows, plan, achieved=9000.0, clock_set=False, probe_busy_share=share)["valid"]
         for share in (0.0, 0.5, 0.51)
     }
     assert told == {0.0: True, 0.5: True, 0.51: False}

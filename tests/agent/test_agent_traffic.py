@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from controller.judge.gain import gain
 from controller.judge.summary import recompute
 from controller.model.trial import Pair
+from ratchet_agent.live_log import parse_logged
 from tests.traffic import Traffic
 
 RATE = 60
@@ -197,11 +197,11 @@ def test_a_duet_of_live_traffic_is_refused(laboratory: Any, live: Any, plan_of: 
         b'{"time": 1}',
     ],
 )  # fmt: skip
-def test_what_is_no_line_of_the_log_is_not_taken_for_one(line: bytes, probe_module: ModuleType) -> None:
-    assert probe_module.parse_logged(line) is None
+def test_what_is_no_line_of_the_log_is_not_taken_for_one(line: bytes) -> None:
+    assert parse_logged(line) is None
 
 
-def test_a_request_began_when_it_ended_less_what_it_took(probe_module: ModuleType) -> None:
-    logged = probe_module.parse_logged(b'1700000001.005 1.250 000 512 3 api "0.001, 1.240"')
+def test_a_request_began_when_it_ended_less_what_it_took() -> None:
+    logged = parse_logged(b'1700000001.005 1.250 000 512 3 api "0.001, 1.240"')
     assert (logged.begun_ms, logged.took_ms, logged.status) == (1_699_999_999_755, 1250, 0)
     assert (logged.size, logged.reused, logged.label) == (512, True, "api")

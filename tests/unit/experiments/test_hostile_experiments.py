@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from controller.cli.main import main
 from controller.model.errors import BadInput
 from controller.model.experiment import Experiment
 from controller.model.project import Project
+from ratchet_agent.plan_parsing import parse_plan
 from tests.unit.experiments.conftest import ROOT
 from tests.unit.roles.test_hostile_parameters import HOSTILE_TEXTS, anything, text
 from tests.unit.roles.test_nginx_parameters import OPTIONS, nginx_value
@@ -60,14 +60,6 @@ def document(**changes: Any) -> dict[str, Any]:
     return dict(json.loads(GOOD.read_text()) | changes)
 
 
-@pytest.fixture(scope="module")
-def agent() -> ModuleType:
-    from tests.agent.conftest import probe_module
-
-    module: ModuleType = probe_module.__wrapped__()  # type: ignore[attr-defined]
-    return module
-
-
 @settings(max_examples=150, deadline=None, database=None)
 @given(
     st.sampled_from(sorted(OPTIONS)) | st.text(max_size=10), anything, st.sampled_from(["variant", "requires", "range"])
@@ -95,7 +87,7 @@ def test_a_parameter_is_what_the_role_allows_too_or_refused_with_its_line(name: 
     st.sampled_from(["path", "body", "header", "header name", "host", "method"]),
     wire_text | st.builds(lambda more: f"/x{more}", wire_text),
 )
-def test_a_workload_asks_exactly_what_it_says_or_is_refused(agent: ModuleType, field: str, value: str) -> None:
+def test_a_workload_asks_exactly_what_it_says_or_is_refused(field: str, value: str) -> None:
     request: dict[str, Any] = {"path": "/x", "method": "POST", "headers": {"X-Probe": "1"}}
     workload: dict[str, Any] = {"rate": 5, "requests": [request]}
     if field == "header":
@@ -116,7 +108,7 @@ def test_a_workload_asks_exactly_what_it_says_or_is_refused(agent: ModuleType, f
         "workload": experiment.workload.model_dump(mode="json"), "arms": {"control": "c", "variant": "v"},
         "block_seconds": 1, "burn_in_seconds": 0.1, "lease_seconds": 60, "pairs": [["control", "variant"]], "seed": 7,
     }  # fmt: skip
-    (sent,) = agent.parse_plan(json.dumps(plan).encode()).requests
+    (sent,) = parse_plan(json.dumps(plan).encode()).requests
     head, _, body = sent.wire.partition(b"\r\n\r\n")
     first, *headers = head.split(b"\r\n")
     planned = experiment.workload.requests[0]

@@ -1,0 +1,111 @@
+"""The rows of a block that the probe asked for."""
+
+from __future__ import annotations
+
+import array
+
+from ratchet_agent.exchange import ERRORS, NO_STAMP, Exchange
+from ratchet_agent.plan import Plan
+
+_NONE = -1
+
+
+class Rows:
+    """The rows of one arm's block, by sequence: a few arrays, since a block may have a million rows.
+
+    In a saturation their number is not known beforehand, and the block's start only when the burn-in has been answered.
+    """
+
+    def __init__(self, plan: Plan, pair: int, block: int, arm: str) -> None:
+        self.pair = pair
+        self.block = block
+        self.arm = arm
+        self.burn_in = plan.burn_in
+        self._plan = plan
+        count = 0 if plan.saturation else plan.burn_in + plan.counted
+        self.intended = array.array("q", bytes(8 * count))
+        self.lag = array.array("q", bytes(8 * count))
+        self.latency = array.array("q", bytes(8 * count))
+        self.kernel = array.array("q", bytes(8 * count))
+        self.size = array.array("q", bytes(8 * count))
+        self.connection = array.array("q", bytes(8 * count))
+        self.status = array.array("H", bytes(2 * count))
+        self.reused = bytearray(count)
+        self.error = bytearray(count)
+
+    def __len__(self) -> int:
+        return len(self.error)
+
+    def extend(self) -> int:
+        """Make room for one more row; returns its sequence."""
+        for column in (self.intended, self.lag, self.latency, self.kernel, self.size, self.connection, self.status):
+            column.append(0)
+        self.reused.append(0)
+        self.error.append(0)
+        return len(self.error) - 1
+
+    def begin_at(self, start_us: int) -> None:
+        """Let the block start so much later than its rows were told."""
+        self.intended = array.array("q", [intended - start_us for intended in self.intended])
+
+    def record(self, exchange: Exchange, start_ns: int, realtime_ns: int) -> None:
+        """Keep what became of an exchange.
+
+        Args:
+            start_ns: the block's start on the monotonic clock.
+            realtime_ns: what the real-time clock is ahead of the monotonic one.
+        """
+        row = exchange.sequence
+        due = exchange.due_ns
+        self.intended[row] = (due - start_ns) // 1000
+        self.lag[row] = (exchange.started_ns - due) // 1000
+        kernel = _NONE
+        if exchange.error:
+            latency = self._plan.timeout_us
+        else:
+            latency = (exchange.finished_ns - due) // 1000
+            if exchange.stamp_ns != NO_STAMP:
+                stamped = (exchange.stamp_ns - realtime_ns - due) // 1000
+                if 0 <= stamped <= latency:
+                    kernel = stamped
+        self.latency[row] = latency
+        self.kernel[row] = kernel
+        self.size[row] = exchange.response.size
+        self.connection[row] = exchange.connection.number if exchange.connection is not None else 0
+        self.status[row] = exchange.response.status
+        self.reused[row] = exchange.reused
+        self.error[row] = ERRORS.index(exchange.error)
+
+    def forget_stamps(self) -> None:
+        """The host's clock was set: no kernel stamp of this block can be trusted."""
+        self.kernel = array.array("q", [_NONE]) * len(self)
+
+    def line(self, row: int) -> str:
+        """One row as it stands in the CSV."""
+        kernel = self.kernel[row]
+        return (
+            f"{self.pair},{self.block},{self.arm[0]},{row},{self.intended[row]},{self.lag[row]},{self.latency[row]},"
+            f"{'' if kernel == _NONE else kernel},{self.status[row]},{self.size[row]},{self.connection[row]},"
+            f"{self.reused[row]},{ERRORS[self.error[row]]}\n"
+        )
+
+    def objectives(self) -> list[int]:
+        """What the arms are compared by, in microseconds, one a counted row in order of sequence."""
+        latencies = self.latency[self.burn_in :]
+        return [
+            latency if kernel == _NONE else kernel
+            for kernel, latency in zip(self.kernel[self.burn_in :], latencies, strict=True)
+        ]
+
+
+HEADER = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error\n"
+LIVE_HEADER = HEADER.replace("\n", ",class\n")
+
+
+def sending_order(blocks: list[Rows], *, counted: bool = False) -> list[tuple[int, int, int]]:
+    """(intended_us, position of the block, sequence) of the rows of a saturation, as they were sent."""
+    return sorted(
+        (rows.intended[row], position, row)
+        for position, rows in enumerate(blocks)
+        for row in range(rows.burn_in if counted else 0, len(rows))
+    )

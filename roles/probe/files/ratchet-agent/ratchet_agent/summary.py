@@ -1,0 +1,104 @@
+"""What the rows of a block say."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from typing import Any
+
+from ratchet_agent.exchange import ERRORS
+from ratchet_agent.plan import Plan
+from ratchet_agent.rows import Rows, sending_order
+
+RATE_LIMIT = 0.95
+# A probe that is busy for more than this share of a turn would measure itself: on one core it takes that much from the
+# server, on more it leaves answers waiting. Not its CPU time: a probe that waits for a core is the bottleneck as well.
+PROBE_BUSY_LIMIT = 0.5
+
+
+def nearest_rank(ordered: list[int], percent: int) -> int:
+    """The ceil(percent/100 * n)-th smallest."""
+    return ordered[(len(ordered) * percent + 99) // 100 - 1]
+
+
+def paired_gain(control: list[int], variant: list[int]) -> float:
+    """Median over a duet's request pairs of ln(control / variant), rounded to six decimals."""
+    gains = sorted(math.log(max(c, 1) / max(v, 1)) for c, v in zip(control, variant, strict=True))
+    middle = len(gains) // 2
+    median = gains[middle] if len(gains) % 2 else (gains[middle - 1] + gains[middle]) / 2
+    return round(median, 6)
+
+
+def achieved_rate(blocks: list[Rows], rate: float) -> float:
+    """Requests per second and arm that the probe really made, over the blocks that ran at once."""
+    counted = [(rows.intended[rows.burn_in :], rows.lag[rows.burn_in :]) for rows in blocks]
+    first = min(min(intended) for intended, _ in counted)
+    last = max(max(map(int.__add__, intended, lag)) for intended, lag in counted)
+    requests = sum(len(intended) for intended, _ in counted)
+    share = 1_000_000 // len(blocks)
+    return requests * share / (last - first + share / rate)
+
+
+def saturated_rates(blocks: list[Rows]) -> list[float]:
+    """Requests answered a second of each block, over its turns: the runs of its requests in the order of sending.
+
+    A turn lasts from its first request to its last answer. A failed request is not counted, and lasts its timeout.
+    """
+    answered, busy = [0] * len(blocks), [0] * len(blocks)
+    for position, turn in itertools.groupby(sending_order(blocks, counted=True), key=lambda sent: sent[1]):
+        rows = blocks[position]
+        numbers = [row for _, _, row in turn]
+        answered[position] += sum(not rows.error[row] for row in numbers)
+        busy[position] += max(rows.intended[row] + rows.latency[row] for row in numbers) - rows.intended[numbers[0]]
+    return [1e6 * requests / max(1, microseconds) for requests, microseconds in zip(answered, busy, strict=True)]
+
+
+def summarise(
+    rows: Rows, plan: Plan, *, achieved: float, clock_set: bool, probe_busy_share: float | None = None
+) -> dict[str, Any]:
+    """The part of a block's summary that follows from its rows (docs/csv.md)."""
+    first = rows.burn_in
+    errors = Counter(ERRORS[error] for error in rows.error[first:] if error)
+    lags = sorted(rows.lag[first:])
+    lag_p95 = nearest_rank(lags, 95)
+    reasons = []
+    if probe_busy_share is not None:
+        if probe_busy_share > PROBE_BUSY_LIMIT:
+            reasons.append(
+                f"the probe was busy for {probe_busy_share:.0%} of the time at {achieved:.0f} requests per second "
+                f"(limit {PROBE_BUSY_LIMIT:.0%}): it would measure itself; ask for what costs the server more"
+            )
+    elif achieved < RATE_LIMIT * plan.rate:
+        reasons.append(f"achieved {achieved:.2f} of {plan.rate:g} requests per second")
+    if probe_busy_share is None and lag_p95 > plan.lag_limit_us:
+        reasons.append(f"the probe lagged {lag_p95} us behind its schedule (p95; limit {plan.lag_limit_us})")
+    if errors["local"]:
+        reasons.append(f"the probe itself failed {errors['local']} requests (local)")
+    if clock_set:
+        reasons.append(CLOCK_WAS_SET)
+    return {
+        **latency_figures(rows.objectives()),
+        "errors": sum(errors.values()),
+        "error_classes": {error: errors[error] for error in sorted(errors) if errors[error]},
+        "statuses": {str(status): n for status, n in sorted(Counter(rows.status[first:]).items()) if status},
+        "user_p99_us": nearest_rank(sorted(rows.latency[first:]), 99),
+        "lag_p99_us": nearest_rank(lags, 99),
+        "achieved_rate": round(achieved, 2),
+        "probe_busy_share": probe_busy_share,
+        "bytes": sum(rows.size[first:]),
+        "valid": not reasons,
+        "invalid_reason": "; ".join(reasons),
+        "classes": {},
+    }
+
+
+CLOCK_WAS_SET = "the host's clock was set"
+
+
+def latency_figures(objectives: list[int]) -> dict[str, float | int]:
+    """How many requests, and how long they took, in microseconds; all 0 when there was none."""
+    ordered = sorted(objectives)
+    quantiles = {f"p{percent}_us": nearest_rank(ordered, percent) if ordered else 0 for percent in (50, 90, 95, 99)}
+    mean = round(sum(ordered) / len(ordered), 1) if ordered else 0.0
+    return {"requests": len(ordered), **quantiles, "mean_us": mean}
