@@ -6,6 +6,7 @@ A lease may run out and power may fail while it is installed: no call may ever f
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -111,7 +112,11 @@ class Program:
         return sorted(found)
 
     def install(self) -> None:
-        """After a crash at any line the old program answers, or the new one."""
+        """After a crash at any line the old program answers, or the new one. Raises OSError."""
+        if self.link.is_dir() and not self.link.is_symlink():
+            # As from a backup that followed links: it answers, so it is not for this module to take it away.
+            words = "is a folder where a link belongs; move it away while no trial runs, then run the playbook again"
+            raise OSError(errno.EISDIR, words, str(self.link))
         before = self.link.readlink().parts[0] if self.link.is_symlink() else ""
         new = Path(tempfile.mkdtemp(prefix=FOLDER, dir=self.library))
         package = new / self.link.name

@@ -30,7 +30,7 @@ def host(tmp_path: Path) -> Path:
 def install(host: Path) -> Install:
     """Call the module as the role's task does, but for this test's folders; returns its result."""
 
-    def run(*options: str) -> dict[str, Any]:
+    def run(*options: str, code: int = 0) -> dict[str, Any]:
         arguments = {"library": f"{host}/lib", "door_path": f"{host}/sbin/door", "compiled": f"{host}/compiled"}
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -42,7 +42,7 @@ def install(host: Path) -> Install:
             ["ansible", "localhost", "-m", "ratchet_program", "-a", json.dumps(arguments), *options],
             env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         result: dict[str, Any] = yaml.safe_load(done.stdout.rpartition("=> ")[2])
         return result
 
@@ -83,3 +83,13 @@ def test_an_update_leaves_no_room_or_file_of_an_earlier_version(host: Path, inst
     (host / "lib/ratchet_host/errors.py").chmod(0o666)
     assert install()["differing"] == ["errors.py"]
     assert not first.exists() and len(list((host / "lib").glob("program-*"))) == 2
+
+
+def test_a_folder_in_the_place_of_the_link_is_told_and_left_alone(host: Path, install: Install) -> None:
+    """A backup that followed links leaves one."""
+    (host / "lib/ratchet_host").mkdir()
+    (host / "lib/ratchet_host/main.py").write_text("it still answers\n")
+    failed = install(code=2)
+    assert failed["msg"].startswith(f"{host}/lib/ratchet_host: is a folder where a link belongs; move it away")
+    assert present(host) == ["main.py"]
+    assert [path.name for path in (host / "lib").iterdir()] == ["ratchet_host"]
