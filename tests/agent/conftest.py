@@ -1,4 +1,4 @@
-"""What the tests of the probe share: real nginx masters on loopback, and the real agent as a process."""
+"""What the tests of a host's programs share: real nginx masters on loopback, and the real agent as a process."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from controller.judge.schedule import draw_pairs
+from ratchet_host import paths
 
 AGENT = Path(__file__).resolve().parents[2] / "roles/probe/files/ratchet-agent"
 SESSION = Path(__file__).resolve().with_name("session_double.py")
@@ -346,3 +347,11 @@ def raw_server() -> Iterator[Callable[[Callable[[socket.socket], None]], RawServ
 @pytest.fixture
 def plan_of() -> Callable[..., dict[str, Any]]:
     return make_plan
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in place of /etc/nginx, for root's program."""
+    (tmp_path / "ratchet").mkdir()
+    monkeypatch.setattr(paths, "ETC", tmp_path)
+    yield tmp_path

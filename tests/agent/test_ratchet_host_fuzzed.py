@@ -31,7 +31,7 @@ from ratchet_host import main, paths, system
 from ratchet_host.files import identify
 from ratchet_host.session import Duet, Switchback, serve
 from ratchet_host.session_input import Ended, Lines
-from tests.agent.test_ratchet_host import JSON
+from tests.agent.test_ratchet_host_input import JSON
 
 # All rooms are loaded before a fork: what a child compiles would count as written.
 for room in pkgutil.iter_modules(ratchet_host.__path__):

@@ -1,0 +1,119 @@
+"""The claim of a controller's run on a host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from ratchet_host import paths, processes
+from ratchet_host.claim import Claim, command_claim, command_release, extend_claim
+from ratchet_host.command_line import BadUsage, parse_arguments
+from tests.agent.test_ratchet_host_input import JSON
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of /run/ratchet."""
+    monkeypatch.setattr(paths, "RUN", tmp_path)
+    return tmp_path
+
+
+def claim(run: str, holder: str = "ann@laptop/1", seconds: int = 60) -> dict[str, Any]:
+    document: dict[str, Any] = command_claim(holder, run, seconds)
+    return document
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_claim_keeps_others_away_and_says_who_since_when_and_how_long() -> None:
+    assert claim("r-1")["changed"]
+    refused = claim("r-2", "bob@desk/2")
+    assert not refused["ok"]
+    assert refused["error"].startswith("claimed by run r-1 of ann@laptop/1 since 2")
+    assert 55 < refused["claim"]["seconds_left"] <= 60
+    assert Claim.read().run == "r-1"
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_the_same_run_renews_its_claim_from_anywhere_and_keeps_its_beginning() -> None:
+    first = claim("r-1", seconds=30)["claim"]
+    again = claim("r-1", "ann@desk/9", seconds=90)
+    assert again["ok"] and not again["changed"]
+    assert again["claim"]["since"] == first["since"] and again["claim"]["seconds_left"] > 80
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_holder_replaces_the_claim_of_its_own_earlier_run() -> None:
+    claim("r-1")
+    assert claim("r-2")["replaced"]["run"] == "r-1"
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_claim_that_has_run_out_keeps_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1", seconds=60)
+    later = processes.boot_clock() + 61
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
+    assert Claim.read() is None
+    assert claim("r-2", "bob@desk/2")["replaced"] is None
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_run_that_was_taken_over_is_refused_until_it_must_have_learnt_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1")
+    assert not command_claim("bob@desk/2", "r-2", 60, "r-9")["ok"]
+    assert command_claim("bob@desk/2", "r-2", 60, "r-1")["replaced"]["run"] == "r-1"
+    command_release("r-2")
+    assert claim("r-1")["error"] == "run r-1 was taken over and is at an end"
+    assert claim("r-3")["ok"]
+    command_release("r-3")
+    later = processes.boot_clock() + 61
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
+    assert claim("r-1")["ok"]
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_only_its_own_run_releases_a_claim() -> None:
+    claim("r-1")
+    kept = command_release("r-2")
+    assert kept["ok"] and not kept["changed"] and kept["claim"]["run"] == "r-1"
+    assert command_release("r-1") == {"ok": True, "changed": True, "claim": None}
+    assert command_release("r-1")["changed"] is False
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_session_that_is_renewed_extends_the_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1", seconds=60)
+    later = processes.boot_clock() + 30
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
+    extend_claim()
+    assert Claim.read().left == 60
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(b'{"run": "r", "holder": "h", "since": "s", "seconds": "x", "until": 1}')
+@example(b'{"run": "r", "holder": "h", "since": "s", "seconds": Infinity, "until": NaN}')
+@pytest.mark.usefixtures("run_folder")
+def test_a_damaged_claim_is_no_claim(content: bytes) -> None:
+    Claim.path().write_bytes(content)
+    assert Claim.read() is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["claim", "--holder", "ann@laptop", "--run", "r-1"],
+        ["claim", "--holder", "ann@laptop", "--run", "../x", "--seconds", "60"],
+        ["claim", "--holder", "two\nlines", "--run", "r-1", "--seconds", "60"],
+        ["claim", "--holder", "ann@laptop", "--run", "r-1", "--seconds", "4"],
+        ["release", "--run", ""],
+        ["release"],
+    ],
+)
+def test_a_claim_takes_only_plain_names_and_seconds(arguments: list[str]) -> None:
+    with pytest.raises(BadUsage):
+        parse_arguments(arguments)
