@@ -41,6 +41,15 @@ def pairs_judged(fleet: FleetUnderTest, known: set[str]) -> Callable[[], bool]:
     return judged
 
 
+def stint_begun(fleet: FleetUnderTest, known: set[str], number: int) -> Callable[[], bool]:
+    def begun() -> bool:
+        return bool(fleet.runs() - known) and any(
+            event.get("text", "").startswith(f"stint {number}:") for event in newest_log(fleet)
+        )
+
+    return begun
+
+
 @pytest.fixture
 def long_run(fleet: FleetUnderTest) -> FleetUnderTest:
     fleet.write_experiment("long", LONG_VARIANT, **LONG)

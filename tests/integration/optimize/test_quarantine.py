@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, newest_log, pairs_judged, restart_ssh, wait_until
+from tests.integration.optimize.test_interruptions import LONG, pairs_judged, restart_ssh, stint_begun, wait_until
 from tests.integration.optimize.test_search import CALM, SHORT
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
@@ -96,12 +96,3 @@ def test_a_race_goes_on_without_a_host_that_is_lost(quarantining: FleetUnderTest
     assert fleet.optimize("same")["status"] == "completed"
     assert fleet.status()["lab-2"]["quarantined"] is None
     assert fleet.live() == before
-
-
-def stint_begun(fleet: FleetUnderTest, known: set[str], number: int) -> Callable[[], bool]:
-    def begun() -> bool:
-        return bool(fleet.runs() - known) and any(
-            event.get("text", "").startswith(f"stint {number}:") for event in newest_log(fleet)
-        )
-
-    return begun

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 
 from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.optimize.test_interruptions import stint_begun, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -54,16 +54,11 @@ def test_a_race_goes_on_after_kill_9_and_keeps_one_winner_that_verifies(untuned:
         workload=CALM,
         timing=SHORT,
     )
-    before = untuned.live()
+    before, known = untuned.live(), untuned.runs()
     run = untuned.start("optimize", "--fleet", untuned.name, "--experiment", "raced", "--strategy", "race")
-    log = None
-    deadline = time.monotonic() + 90
-    while log is None or "stint 2:" not in log.read_text():
-        assert time.monotonic() < deadline
-        assert run.poll() is None, run.communicate()
-        logs = [path for path in (untuned.project / "runs").glob("*/log.jsonl") if "by race" in path.read_text()]
-        log = logs[0] if logs else None
-        time.sleep(0.2)
+    wait_until(stint_begun(untuned, known, 2), seconds=90, what="at the second stint")
+    (run_id,) = untuned.runs() - known
+    log = untuned.project / "runs" / run_id / "log.jsonl"
     run.kill()
     run.communicate()
     resumed = untuned.controller("resume", log.parent.name, "--output", "json")
