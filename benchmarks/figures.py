@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -53,17 +54,17 @@ class Figure:
 
 
 def parse_arguments(
-    description: str, arguments: Sequence[str] | None = None, *, numbers: Mapping[str, type[int] | type[float]] = {}
+    description: str, arguments: Sequence[str] | None = None, *, further: Mapping[str, type[int | float | Path]] = {}
 ) -> argparse.Namespace:
     """The two options that all benchmarks share: `quick` (bool) and `output` ("table" or "json").
 
-    `numbers`: further options of one benchmark, by name; None where they are not given.
+    `further`: options of one benchmark, by name; None where they are not given.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a look: fewer repetitions")
     parser.add_argument("--output", choices=("table", "json"), default="table")
-    for name, kind in numbers.items():
-        parser.add_argument(f"--{name}", type=kind, metavar="N")
+    for name, kind in further.items():
+        parser.add_argument(f"--{name}", type=kind, metavar="FILE" if kind is Path else "N")
     return parser.parse_args(arguments)
 
 

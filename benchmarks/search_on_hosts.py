@@ -1,13 +1,16 @@
 """What do searches find on a real nginx, and how far is what they claim from what a trial confirms?
 
-usage: python -m benchmarks.search_on_hosts [--quick] [--output json] [--minutes N] [--seeds N]
+usage: python -m benchmarks.search_on_hosts [--quick] [--output json] [--minutes N] [--seeds N] [--record FILE]
 (needs podman and root; one lab host)
 
-The ranges, workload and objective of experiments/whole-site, from two baselines. Ours is the operator's command,
-`controller optimize --strategy bayes`, up to what it has confirmed and pruned; the peers (`search_peers`) have the same
-minutes of looks at settings, and believe their best one. They search one after the other on the same host, in an order
-that is drawn; then what each believes is put to the same test, an ordinary trial against the baseline. Nothing that is
-not kept counts as a gain.
+The ranges, workload and objective of experiments/whole-site, from two baselines. Ours are the operator's commands:
+`controller optimize --strategy bayes`, up to what it has confirmed and pruned, and `--strategy race` of as many drawn
+settings as its rounds have time for. The peers (`search_peers`) have the same minutes of looks at settings, and believe
+their best one. They search one after the other on the same host, in an order that is drawn; then what each believes is
+put to the same test, an ordinary trial against the baseline. Nothing that is not kept counts as a gain.
+
+A full run takes most of a day. With `--record` every seed that is complete is a line of FILE, and is not measured
+again: a run that was broken off goes on where it was, and one that is complete only prints its table.
 """
 
 from __future__ import annotations
@@ -17,18 +20,27 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.figures import Figure, emit, parse_arguments
 from benchmarks.lab_fleet import CHECKOUT, FLEET, LabFleet, lab_fleet
-from benchmarks.search_peers import HOW_TO_INSTALL, PEERS, installed
+from benchmarks.search_findings import Belief, Cell, Findings, Found
+from benchmarks.search_peers import HOW_TO_INSTALL, PEERS, drawn_settings, installed
+from controller.adapters.files.experiments import read_experiment
+from controller.search.safe_space import Capacity, unsafe
+from controller.search.space import Parameters
 
 SEEDS, QUICK_SEEDS = 5, 1
-MINUTES, QUICK_MINUTES = 12.0, 1.5
-OURS = "ours"
+MINUTES, QUICK_MINUTES = 6.0, 1.5
+OURS, RACE = "bayes", "race"
+# The rounds of a race of eight take 144 pairs in this experiment, which is about as long.
+RACE_VARIANTS, RACE_MINUTES = 8, 6.0
+# What a lab host of the type cx23 has at least. `bayes` asks the host itself.
+LAB_HOST = Capacity(memory_bytes=4 * 2**30, cpus=2, open_files=1024)
 # Debian's nginx.conf with its commented compression taken in, and nginx's defaults for what it does not set.
 DEBIAN = {
     "nginx_worker_connections": 768,
@@ -42,32 +54,7 @@ DEBIAN = {
 # The role's defaults, where the lab fleet sets something else.
 TUNED = {"nginx_gzip_comp_level": 4, "nginx_upstream_keepalive": 16, "nginx_keepalive_requests": 1000}
 BASELINES: Mapping[str, Mapping[str, Any]] = {"Debian's settings": DEBIAN, "a tuned baseline": TUNED}
-SEARCHED, CONFIRMED = "searched", "confirmed"
-
-
-@dataclass(frozen=True)
-class Belief:
-    """What a search ended with.
-
-    Args:
-        parameters: the setting that it believes best; empty when it believes none better than the baseline.
-        claimed: its gain as the search tells it, a fraction.
-        settings: settings looked at.
-        minutes: on the clock, of the whole command.
-    """
-
-    parameters: Mapping[str, Any]
-    claimed: float
-    settings: int
-    minutes: float
-
-
-@dataclass(frozen=True)
-class Found:
-    """A belief, and the gain that a trial confirmed, a fraction: 0 when it was not kept."""
-
-    belief: Belief
-    confirmed: float
+SEARCHED, RACED, CONFIRMED = "searched", "raced", "confirmed"
 
 
 def whole_site() -> dict[str, Any]:
@@ -76,10 +63,25 @@ def whole_site() -> dict[str, Any]:
     return document
 
 
-def trial_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The same question about one setting."""
+def trial_of(*settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same question about these settings."""
     document = {name: value for name, value in whole_site().items() if name not in {"ranges", "constraints"}}
-    return document | {"variants": [{"name": "believed", "parameters": dict(parameters)}]}
+    variants = [
+        {"name": f"setting-{number}", "parameters": dict(parameters)}
+        for number, parameters in enumerate(settings, start=1)
+    ]
+    return document | {"variants": variants}
+
+
+def raced_settings(baseline: Mapping[str, Any], seed: int) -> list[Parameters]:
+    """As many settings as a race has time for, drawn at random from those that are safe on a lab host."""
+    experiment = read_experiment(CHECKOUT / "experiments/whole-site/meta.json")
+    complete = {"nginx_worker_processes": "auto", "nginx_worker_connections": 1024, **baseline}
+
+    def refused(parameters: Parameters) -> str:
+        return unsafe({**complete, **parameters}, complete, LAB_HOST, experiment.constraints)
+
+    return drawn_settings(experiment, seed, RACE_VARIANTS, refused)
 
 
 def drawn_order(methods: Sequence[str], seed: int) -> list[str]:
@@ -87,20 +89,19 @@ def drawn_order(methods: Sequence[str], seed: int) -> list[str]:
     return random.Random(f"order/{seed}").sample(list(methods), len(methods))
 
 
-def methods() -> list[str]:
-    """Ours, and the peers that are installed."""
-    return [OURS, *(name for name in PEERS if installed(name))]
+def methods(minutes: float) -> list[str]:
+    """Ours, of which the race needs its time, and the peers that are installed."""
+    return [OURS, *([RACE] if minutes >= RACE_MINUTES else []), *(name for name in PEERS if installed(name))]
 
 
 def belief_of_ours(result: Mapping[str, Any]) -> Belief:
-    """What `controller optimize --strategy bayes` kept, from its JSON."""
-    (search,) = result["searches"]
+    """What `controller optimize` kept, from its JSON."""
     kept = [trial for trial in result["trials"] if trial["verdict"] == "KEEP"]
     told = (kept[0]["confirmed_effect"] or kept[0]["effect"]) if kept else None
     return Belief(
         parameters=kept[0]["parameters"] if kept else {},
         claimed=told["estimate"] if told else 0.0,
-        settings=search["tried"],
+        settings=sum(search["tried"] for search in result["searches"]) or len(result["trials"]),
         minutes=result["seconds"] / 60,
     )
 
@@ -125,6 +126,7 @@ class Bench:
         # The peers' command is a module of the checkout, and runs in the fleet's folder.
         self._fleet = replace(fleet, environment=fleet.environment | {"PYTHONPATH": str(CHECKOUT)})
         self._fleet.own_experiments()
+        self._baseline: Mapping[str, Any] = {}
         self._write(SEARCHED, whole_site())
 
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
@@ -136,22 +138,28 @@ class Bench:
         """Make these the fleet's settings; files of group_vars are read in the order of their names."""
         settings = self._fleet.project / "inventory" / FLEET / "group_vars/all/own-baseline.yml"
         settings.write_text(yaml.safe_dump(dict(baseline)))
+        self._baseline = baseline
         self._fleet.reset()
 
     def search(self, method: str, seed: int, minutes: float) -> Belief:
         """One search; the fleet is on its baseline again when this returns."""
-        module = ["controller"] if method == OURS else ["benchmarks.search_peers", method]
-        budget = ["--budget-minutes", f"{minutes:g}", "--budget-trials", "2000", "--least-progress", "0"]
-        arguments = ["--experiment", SEARCHED, "--strategy", "bayes", *budget, "--seed", str(seed)]
+        module = ["benchmarks.search_peers", method] if method in PEERS else ["controller"]
+        if method == RACE:
+            self._write(RACED, trial_of(*raced_settings(self._baseline, seed)))
+            what = ["--experiment", RACED, "--strategy", "race"]
+        else:
+            budget = ["--budget-minutes", f"{minutes:g}", "--budget-trials", "2000", "--least-progress", "0"]
+            what = ["--experiment", SEARCHED, "--strategy", "bayes", *budget]
         # Our proofs and our pruning come after the budget.
         told = self._fleet.run(
-            *(sys.executable, "-m", *module, "optimize", "--fleet", FLEET, *arguments, "--output", "json"),
+            *(sys.executable, "-m", *module, "optimize", "--fleet", FLEET, *what),
+            *("--seed", str(seed), "--output", "json"),
             timeout=60 * minutes + 1800,
         )
         result = json.loads(told)
         if any(trial["verdict"] == "KEEP" for trial in result["trials"]):
             self._fleet.reset()
-        return (belief_of_ours if method == OURS else belief_of_peer)(result)
+        return (belief_of_peer if method in PEERS else belief_of_ours)(result)
 
     def confirm(self, belief: Belief, seed: int) -> Found:
         """The same test for all: an ordinary trial with the experiment's own timing."""
@@ -165,20 +173,17 @@ class Bench:
         return Found(belief, float(trial["confirmed_effect"]["estimate"]))
 
 
-def measure(fleet: LabFleet, baselines: Sequence[str], seeds: int, minutes: float) -> list[Figure]:
+def measure(fleet: LabFleet, wanted: Sequence[Cell], findings: Findings) -> None:
+    """Search and confirm cell by cell, each in full before the next begins."""
     bench = Bench(fleet)
-    figures: list[Figure] = []
-    for baseline in baselines:
-        bench.start_from(BASELINES[baseline])
-        found: dict[str, list[Found]] = {method: [] for method in methods()}
-        for seed in range(1, seeds + 1):
-            order = drawn_order(list(found), seed)
-            beliefs = {method: bench.search(method, seed, minutes) for method in order}
-            for method in order:
-                found[method].append(bench.confirm(beliefs[method], seed))
-                print(f"{baseline}, seed {seed}, {method}: {found[method][-1]}", file=sys.stderr)
-        figures += figures_of(baseline, minutes, found)
-    return figures
+    for cell in wanted:
+        bench.start_from(BASELINES[cell.baseline])
+        order = drawn_order(methods(cell.minutes), cell.seed)
+        beliefs = {method: bench.search(method, cell.seed, cell.minutes) for method in order}
+        found = {method: bench.confirm(beliefs[method], cell.seed) for method in order}
+        for method in order:
+            print(f"{cell.baseline}, seed {cell.seed}, {method}: {found[method]}", file=sys.stderr)
+        findings.add(cell, found)
 
 
 def figures_of(baseline: str, minutes: float, found: Mapping[str, Sequence[Found]]) -> list[Figure]:
@@ -207,9 +212,9 @@ def figures_of(baseline: str, minutes: float, found: Mapping[str, Sequence[Found
 
     missing = "" if "smac" in found else f" ({HOW_TO_INSTALL})"
     figures = [of(f"confirmed gain from {baseline} in {minutes:g} min", f"%{missing}", confirmed, compared=True)]
-    for peer in (name for name in PEERS if name in found):
-        gains = [confirmed(each) for each in found[peer]]
-        name = f"the same by {peer}, from {baseline}"
+    for other in (name for name in (RACE, *PEERS) if name in found):
+        gains = [confirmed(each) for each in found[other]]
+        name = f"the same by {other}, from {baseline}"
         figures.append(Figure(name=name, unit="%", value=statistics.median(gains), low=min(gains), high=max(gains)))
     return [
         *figures,
@@ -220,12 +225,20 @@ def figures_of(baseline: str, minutes: float, found: Mapping[str, Sequence[Found
 
 
 def main() -> None:
-    args = parse_arguments(__doc__ or "", numbers={"minutes": float, "seeds": int})
+    args = parse_arguments(__doc__ or "", further={"minutes": float, "seeds": int, "record": Path})
     seeds = args.seeds or (QUICK_SEEDS if args.quick else SEEDS)
     minutes = args.minutes or (QUICK_MINUTES if args.quick else MINUTES)
     baselines = list(BASELINES)[:1] if args.quick else list(BASELINES)
-    with lab_fleet("bench-search", 1) as fleet:
-        figures = measure(fleet, baselines, seeds, minutes)
+    findings = Findings(args.record)
+    cells = [Cell(baseline, minutes, seed) for seed in range(1, seeds + 1) for baseline in baselines]
+    if wanted := [cell for cell in cells if cell not in findings]:
+        with lab_fleet("bench-search", 1) as fleet:
+            measure(fleet, wanted, findings)
+    figures = [
+        figure
+        for baseline in baselines
+        for figure in figures_of(baseline, minutes, findings.of(baseline, minutes, seeds))
+    ]
     emit("search_on_hosts", args.quick, figures, args.output)
 
 

@@ -85,6 +85,15 @@ class OnceEach:
 random_search, tpe_once = OnceEach(model=False), OnceEach(model=True)
 
 
+def drawn_settings(experiment: Experiment, seed: int, count: int, unsafe: Unsafe) -> list[Parameters]:
+    """So many safe settings at random, as random search draws them."""
+    drawn = (
+        random_search(experiment, [], seed=seed, budget=_ENDLESS, hosts=1, unsafe=unsafe, first=number)
+        for number in range(1, count + 1)
+    )
+    return [dict(each.variant.parameters) for each in drawn if isinstance(each, Try)]
+
+
 class Smac:
     """mlos_core's default optimiser, set up as mlos_bench does it. It keeps its state: one object a search.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,6 @@ def test_a_figure_that_is_no_number_is_refused_rather_than_written_as_broken_jso
 def test_the_options_are_the_same_for_all_benchmarks() -> None:
     assert vars(parse_arguments("x", ["--quick", "--output", "json"])) == {"quick": True, "output": "json"}
     assert vars(parse_arguments("x", [])) == {"quick": False, "output": "table"}
+    further = parse_arguments("x", ["--seeds", "3"], further={"seeds": int, "record": Path})
+    assert (further.seeds, further.record) == (3, None)
+    assert parse_arguments("x", ["--record", "a"], further={"record": Path}).record == Path("a")

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from benchmarks.lab_fleet import CHECKOUT, LabFleet
+from benchmarks.search_findings import Belief, Cell, Findings, Found
 from benchmarks.search_on_hosts import (
     BASELINES,
     OURS,
-    Belief,
+    RACE,
     Bench,
-    Found,
     belief_of_ours,
     belief_of_peer,
     drawn_order,
     figures_of,
+    methods,
+    raced_settings,
     trial_of,
 )
 from benchmarks.search_peers import PEERS, Smac, installed, random_search, tpe_once
@@ -85,12 +87,32 @@ def test_the_questions_are_experiments_that_a_fleet_would_accept(tmp_path: Path)
     bench = Bench(LabFleet(tmp_path, {}))
     bench._write("confirmed", trial_of({"nginx_gzip_comp_level": 3}))
     ranges, one = (read_experiment(tmp_path / "experiments" / name / "meta.json") for name in ("searched", "confirmed"))
+    bench._write("raced", trial_of(*raced_settings(BASELINES["Debian's settings"], 1)))
+    raced = read_experiment(tmp_path / "experiments/raced/meta.json")
+    check_parameters(Project(CHECKOUT), raced)
+    assert len({variant.name for variant in raced.variants}) == 8
     assert len(ranges.ranges) >= 12
     assert one.model_copy(update={"name": ranges.name}).timing == ranges.timing
     assert one.objective == ranges.objective
     for parameters in BASELINES.values():
         baseline = one.model_copy(update={"variants": [Variant(name="baseline", parameters=dict(parameters))]})
         check_parameters(Project(CHECKOUT), baseline)
+
+
+def test_what_is_raced_is_drawn_with_the_seed_from_what_is_safe() -> None:
+    for baseline in BASELINES.values():
+        settings = raced_settings(baseline, 1)
+        assert settings == raced_settings(baseline, 1)
+        assert settings != raced_settings(baseline, 2)
+        assert len({str(setting) for setting in settings}) == 8
+    # 768 connections beside so many cached files are more than the host's 1,024.
+    cached = [raced_settings(BASELINES["Debian's settings"], seed) for seed in range(1, 6)]
+    assert max(each.get("nginx_open_file_cache_max", 0) for settings in cached for each in settings) < 256
+
+
+def test_a_race_needs_its_time() -> None:
+    assert RACE in methods(6.0)
+    assert RACE not in methods(1.5)
 
 
 def looked(gain: float, reason: str = "outdone", level: int = 1) -> dict[str, Any]:
@@ -120,6 +142,11 @@ def test_ours_believes_what_it_kept() -> None:
     assert belief_of_ours(run_of(looked(0.4))).parameters == {}
 
 
+def test_what_a_race_kept_is_told_with_its_variants() -> None:
+    race = run_of(looked(0.4, "outdone"), looked(0.2, "proven-gain", 3)) | {"searches": []}
+    assert belief_of_ours(race) == Belief({"nginx_gzip_comp_level": 3}, claimed=0.2, settings=2, minutes=1.5)
+
+
 def found(*gains: float, claimed: float = 0.3) -> list[Found]:
     return [Found(Belief({"nginx_gzip_comp_level": 3}, claimed, 7, 1.5), gain) for gain in gains]
 
@@ -135,3 +162,28 @@ def test_ours_has_to_reach_the_best_peer_in_the_median() -> None:
     (confirmed, *_) = figures_of("here", 12, seen | {"smac": found(0.25)})
     assert confirmed.reached is False
     assert "not installed" not in confirmed.unit
+
+
+def test_what_is_complete_is_on_record_and_not_measured_again(tmp_path: Path) -> None:
+    record = tmp_path / "record.jsonl"
+    first, second = Cell("here", 6.0, 1), Cell("here", 6.0, 2)
+    kept = Findings(record)
+    kept.add(first, {OURS: found(0.1)[0], "random": found(0.05)[0]})
+    kept.add(Cell("there", 6.0, 1), {OURS: found(0.7)[0]})
+    again = Findings(record)
+    assert first in again
+    assert second not in again
+    assert Cell("here", 12.0, 1) not in again
+    again.add(second, {OURS: found(0.2)[0], "random": found(0.3)[0], "smac": found(0.4)[0]})
+    seen = Findings(record).of("here", 6.0, 5)
+    # Without the peer that was not there in every cell.
+    assert seen == {OURS: found(0.1, 0.2), "random": found(0.05, 0.3)}
+    assert Findings(record).of("here", 6.0, 1) == {OURS: found(0.1), "random": found(0.05)}
+
+
+@pytest.mark.parametrize("line", ["{", "{}", '{"baseline": "a", "minutes": 6, "seed": 1, "found": {"ours": 1}}'])
+def test_a_file_that_is_no_record_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    record = tmp_path / "record.jsonl"
+    record.write_text(line + "\n")
+    with pytest.raises(SystemExit, match=r"record\.jsonl, line 1 is not a finding"):
+        Findings(record)
