@@ -1,21 +1,30 @@
-"""The session's lab, with hosts on demand."""
+"""The session's lab, with hosts on demand, and a fleet of two that the operators' command has provisioned."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hcloud import Client
 from hcloud.images.domain import Image
 from hcloud.locations.domain import Location
 from hcloud.server_types.domain import ServerType
 
+from benchmarks.lab_fleet import CHECKOUT, write_project
 from controller.lab.session import LabSession
 from controller.model.fleet import Host
+from tests.integration.operators_fleet import FleetUnderTest
 
 BOOT_SECONDS = 180
+# A soak of as many seconds has six blocks.
+SOAK_SECONDS = 3
 
 
 def new_key(file: Path) -> str:
@@ -137,3 +146,15 @@ class LabFleet:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{host.name} is not up after {BOOT_SECONDS} s: {said}")
             time.sleep(0.3)
+
+
+@pytest.fixture(scope="session")
+def fleet(lab_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetUnderTest]:
+    folder = tmp_path_factory.mktemp("operator")
+    write_project(folder, "lab", hosts=2, trials={"lease_seconds": 20, "soak_seconds": SOAK_SECONDS})
+    under_test = FleetUnderTest(folder, os.environ | lab_session.environment())
+    shutil.copytree(CHECKOUT / "experiments", folder / "experiments")
+    provisioned = under_test.controller("provision", "--fleet", "lab", timeout=600)
+    assert provisioned.returncode == 0, provisioned.stdout + provisioned.stderr
+    yield under_test
+    under_test.controller("destroy", "--fleet", "lab", "--yes")

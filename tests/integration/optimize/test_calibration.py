@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.integration.optimize.conftest import WORKLOAD, FleetUnderTest
+from tests.integration.operators_fleet import WORKLOAD, FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

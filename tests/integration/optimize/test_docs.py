@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.lab_fleet import CHECKOUT
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from controller.judge.schedule import draw_groups
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import FleetUnderTest
 from tests.traffic import Traffic
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]

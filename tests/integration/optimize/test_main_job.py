@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

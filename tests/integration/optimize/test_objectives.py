@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import WORKLOAD, FleetUnderTest
+from tests.integration.operators_fleet import WORKLOAD, FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, pairs_judged, restart_ssh, stint_begun, wait_until
+from tests.integration.operators_fleet import LONG, FleetUnderTest, pairs_judged, restart_ssh, stint_begun, wait_until
 from tests.integration.optimize.test_search import CALM, SHORT
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import stint_begun, wait_until
+from tests.integration.operators_fleet import FleetUnderTest, stint_begun, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 

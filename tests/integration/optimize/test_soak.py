@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.optimize.conftest import WORKLOAD, FleetUnderTest
+from tests.integration.operators_fleet import WORKLOAD, FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

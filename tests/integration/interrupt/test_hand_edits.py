@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, LONG_VARIANT, pairs_judged, wait_until
+from tests.integration.operators_fleet import LONG, LONG_VARIANT, FleetUnderTest, pairs_judged, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import (
+    LONG,
+    LONG_VARIANT,
+    FleetUnderTest,
+    newest_log,
+    pairs_judged,
+    restart_ssh,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
-
-# Long enough to be caught in the middle, on the live instance, so that there is something to restore; and nothing but
-# the test ends it, whatever the fleet has kept meanwhile: the variant is far faster, so that no rule gives it up, and
-# may not be kept before 150 pairs.
-LONG_VARIANT = {"plain": {"nginx_gzip": False}}
-LONG = {
-    "design": "switchback",
-    "allow_service_reduction": True,
-    "timing": {"block_seconds": 1.0, "maximum_pairs": 200, "minimum_pairs": 150},
-}
-
-
-def wait_until(true: Callable[[], bool], *, seconds: float, what: str) -> float:
-    started = time.monotonic()
-    while not true():
-        assert time.monotonic() - started < seconds, f"after {seconds} s still not {what}"
-        time.sleep(0.3)
-    return time.monotonic() - started
-
-
-def newest_log(fleet: FleetUnderTest) -> list[dict[str, Any]]:
-    logs = sorted((fleet.project / "runs").glob("*/log.jsonl"))
-    return [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
-
-
-def pairs_judged(fleet: FleetUnderTest, known: set[str]) -> Callable[[], bool]:
-    def judged() -> bool:
-        runs = fleet.runs() - known
-        return bool(runs) and any(event.get("event") == "pair" for event in newest_log(fleet))
-
-    return judged
-
-
-def stint_begun(fleet: FleetUnderTest, known: set[str], number: int) -> Callable[[], bool]:
-    def begun() -> bool:
-        return bool(fleet.runs() - known) and any(
-            event.get("text", "").startswith(f"stint {number}:") for event in newest_log(fleet)
-        )
-
-    return begun
 
 
 @pytest.fixture
@@ -125,15 +89,3 @@ def test_an_unreachable_host_is_named_and_nothing_is_changed(fleet: FleetUnderTe
         assert fleet.ssh(other, "readlink /etc/nginx/ratchet/live").stdout == before
     finally:
         restart_ssh(fleet, host)
-
-
-def restart_ssh(fleet: FleetUnderTest, host: str) -> None:
-    """By the cloud's own means: a reset of the server."""
-    from hcloud import Client
-
-    client = Client(token=fleet.environment["HCLOUD_TOKEN"], api_endpoint=fleet.environment["HCLOUD_ENDPOINT"])
-    server = client.servers.get_by_name(host)
-    assert server is not None
-    client.servers.reset(server).wait_until_finished()
-    wait_until(lambda: fleet.ssh(host, "true").returncode == 0, seconds=60, what="back")
-    wait_until(lambda: fleet.status()[host]["healthy"], seconds=30, what="healthy")

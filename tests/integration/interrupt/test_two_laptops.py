@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
-from tests.integration.optimize.test_interruptions import LONG, LONG_VARIANT, newest_log, pairs_judged, wait_until
+from tests.integration.operators_fleet import LONG, LONG_VARIANT, FleetUnderTest, newest_log, pairs_judged, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 

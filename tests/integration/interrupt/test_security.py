@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.optimize.conftest import FleetUnderTest
+from tests.integration.operators_fleet import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
