@@ -67,9 +67,9 @@ class Measured:
 class _AlikeDecision(Decision):
     """Gathers gains; decides nothing."""
 
-    def add(self, gain: float | None) -> Outcome:
+    def add(self, gain: float | None, *, spoilt: bool = False) -> Outcome:
         self.pairs += 1
-        if gain is not None:
+        if gain is not None and not spoilt:
             self.searched.append(gain)
         return Outcome("continue", None, "")
 

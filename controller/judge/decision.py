@@ -98,8 +98,12 @@ class Folding(Protocol):
     @property
     def fresh(self) -> Sequence[float]: ...
     def standing(self, metric: Metric) -> Standing: ...
-    def fold(self, told: Mapping[Metric, float] | None) -> Outcome:
-        """Fold one more pair: the gain of each goal; None for an invalid pair, which counts towards the limit only."""
+    def fold(self, told: Mapping[Metric, float] | None, *, spoilt: bool = False) -> Outcome:
+        """Fold one more pair: the gain of each goal; None where it tells none, which counts towards the limit only.
+
+        spoilt: the probe did not keep its schedule. Such a pair proves no gain, but it may show harm: had its arms
+            changed places it would be as spoilt, so between alike arms its sign is a fair coin all the same.
+        """
 
 
 class Decision:
@@ -126,14 +130,15 @@ class Decision:
     def standing(self, _metric: Metric) -> Standing:
         return ""
 
-    def fold(self, told: Mapping[Metric, float] | None) -> Outcome:
-        return self.add(None if told is None else weighted(told, self.rule.weights))
+    def fold(self, told: Mapping[Metric, float] | None, *, spoilt: bool = False) -> Outcome:
+        return self.add(None if told is None else weighted(told, self.rule.weights), spoilt=spoilt)
 
-    def add(self, gain: float | None) -> Outcome:
-        """Fold one more pair; None for an invalid one, which counts towards the limit only."""
+    def add(self, gain: float | None, *, spoilt: bool = False) -> Outcome:
+        """Fold one more pair, as `Folding.fold` says."""
         self.pairs += 1
         if gain is not None:
             self.slower.add(-gain)
+        if gain is not None and not spoilt:
             if self.confirming:
                 self.fresh.append(gain)
             else:

@@ -31,9 +31,11 @@ class Track:
         self.worse = SignProcess()
         self.harmed = SignProcess()
 
-    def add(self, gain: float, *, fresh: bool) -> None:
+    def add(self, gain: float, *, fresh: bool, spoilt: bool) -> None:
         self.worse.add(-gain)
         self.harmed.add(-gain - self.margin)
+        if spoilt:
+            return
         if fresh:
             self.fresh.append(gain)
             return
@@ -99,11 +101,11 @@ class GoalsDecision:
             return "not-worse"
         return "worse" if reached(track.worse, SLOWER * self._enough_to_give_up) else "undecided"
 
-    def fold(self, told: Mapping[Metric, float] | None) -> Outcome:
+    def fold(self, told: Mapping[Metric, float] | None, *, spoilt: bool = False) -> Outcome:
         self.pairs += 1
         if told is not None:
             for track in self._tracks:
-                track.add(told[track.metric], fresh=self.confirming)
+                track.add(told[track.metric], fresh=self.confirming, spoilt=spoilt)
         return self._search() if self._decides is None else self._confirm(self._decides)
 
     def _spared(self, track: Track) -> list[Track]:

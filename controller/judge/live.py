@@ -20,12 +20,13 @@ class LiveDecision(Decision):
     Such a loss may still be the noise of so few pairs: then all pairs that may be tried are, and all of them decide.
     """
 
-    def add(self, gain: float | None) -> Outcome:
+    def add(self, gain: float | None, *, spoilt: bool = False) -> Outcome:
         self.pairs += 1
         if gain is not None:
+            self.slower.add(-gain)
+        if gain is not None and not spoilt:
             self.searched.append(gain)
             self.better.add(gain)
-            self.slower.add(-gain)
         if self.slower.value >= SLOWER:
             return Outcome("revert", "worse-live", f"evidence {self.slower.value:.3g} that the live instance is slower")
         if len(self.searched) < self.rule.minimum_pairs:

@@ -93,20 +93,25 @@ class Judge:
 
     def _weigh_next(self, pair: Pair) -> Outcome:
         breach = self._watch.add(pair) or (self._traffic.add(pair) if self._traffic else None)
-        told = None
-        if not breach and pair.control.valid and pair.variant.valid:
-            told = gains(pair, self._metrics, self._plan.design)
-        return self._take(told, breach, f"{pair.host}, pair {pair.number}")
+        told = None if breach else gains(pair, self._metrics, self._plan.design)
+        where = f"{pair.host}, pair {pair.number}"
+        if breach or _valid(pair):
+            return self._take(told, breach, where)
+        # Live traffic is spoilt by what the users did, and then tells nothing.
+        harm_told = self._plan.experiment.source == "probe" and told is not None and len(told) == len(self._metrics)
+        return self._take(told if harm_told else None, None, where, spoilt=True)
 
-    def _take(self, told: dict[Metric, float] | None, breach: Breach | None, where: str) -> Outcome:
-        """Fold the gains of one pair or period; None when it is not valid."""
+    def _take(
+        self, told: dict[Metric, float] | None, breach: Breach | None, where: str, *, spoilt: bool = False
+    ) -> Outcome:
+        """Fold the gains of one pair or period; None when it tells none. `spoilt`: they may only show harm."""
         before = self._decision.confirming
-        for metric in self._metrics if told is not None and not breach else []:
+        for metric in self._metrics if told is not None and not (breach or spoilt) else []:
             if told is not None and metric in told:
                 (self._fresh if before else self._searched)[metric].append(told[metric])
             else:
                 breach = Breach("guardrail-missing-data", f"{where}: no {metric} in both arms")
-        outcome = self._decision.fold(None if breach else told)
+        outcome = self._decision.fold(None if breach else told, spoilt=spoilt)
         if not breach and (outcome.action == "keep" or (outcome.action == "confirm" and not before)):
             breach = self._watch.before_keep(self._watched_fresh())
         return Outcome("revert", breach.reason, breach.note) if breach else outcome

@@ -141,6 +141,29 @@ def test_invalid_pairs_count_towards_the_limit_and_are_no_evidence():
     assert (len(decision.searched), len(decision.fresh)) == (8, 6)
 
 
+def test_a_spoilt_pair_shows_harm_and_no_gain():
+    decision = Decision(RULE)
+    assert [decision.add(-GAIN, spoilt=True).reason for _ in range(5)] == [None, None, None, None, "slower"]
+    assert (decision.searched, decision.better.value) == ([], 1.0)
+    gaining = Decision(RULE)
+    for _ in range(40):
+        last = gaining.add(GAIN, spoilt=True)
+    assert (last.reason, gaining.searched, gaining.better.value) == ("undecided", [], 1.0)
+
+
+def test_alike_arms_seem_harmful_in_at_most_one_trial_in_twenty_however_many_pairs_are_spoilt():
+    rng = random.Random(5)
+    seeming = 0
+    for _ in range(1000):
+        decision, outcome = Decision(RULE), None
+        while outcome is None or outcome.action in {"continue", "confirm"}:
+            # The worse the lag, the more the pair is off, and the likelier it is spoilt: in either direction.
+            size = rng.lognormvariate(-4, 1)
+            outcome = decision.add(rng.choice((-1, 1)) * size, spoilt=size > 0.02)
+        seeming += outcome.reason == "slower"
+    assert seeming <= 0.05 * 1000 + 3 * math.sqrt(1000 * 0.05 * 0.95)
+
+
 def test_a_schedule_that_ends_within_the_confirmation_is_undecided():
     outcomes = fold([GAIN] * 8 + [None] * 60)[1]
     assert (len(outcomes), outcomes[-1].reason) == (RULE.planned_pairs, "undecided")

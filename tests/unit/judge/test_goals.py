@@ -107,6 +107,15 @@ def test_invalid_pairs_count_towards_the_limit_only():
     assert folding.better.value == 1.0
 
 
+def test_a_spoilt_pair_shows_harm_to_a_goal_and_proves_none():
+    folding = decision("pareto")
+    for _ in range(20):
+        outcome = folding.fold({"p50": -0.3, "memory": -0.3}, spoilt=True)
+        if outcome.action == "revert":
+            break
+    assert (outcome.reason, folding.better.value, folding.searched) == ("slower", 1.0, [])
+
+
 def _pair(number: int, gains: Mapping[Metric, float]) -> Pair:
     metrics = {"rss_bytes": round(4e7 * math.exp(-gains["memory"])), "cpu_us_per_request": 80.0}
     return pair(number, gains["p50"], variant={"metrics": metrics})

@@ -65,5 +65,13 @@ def test_invalid_pairs_are_measured_again(invalid: int) -> None:
     assert outcome(*[None] * invalid, *[0.01] * 6) == ("keep", "proven-gain", 6 + invalid)
 
 
+def test_harm_that_shows_in_spoilt_pairs_does_not_pass() -> None:
+    decision = LiveDecision(RULE)
+    ends = [decision.add(-0.3, spoilt=True) for _ in range(5)]
+    assert (ends[-1].reason, decision.searched) == ("worse-live", [])
+    passing = LiveDecision(RULE)
+    assert [passing.add(0.3, spoilt=True).action for _ in range(5)] == ["continue"] * 5
+
+
 def test_too_few_valid_pairs_are_no_pass() -> None:
     assert outcome(*[None] * 13, *[0.01] * 5) == ("revert", "guardrail-missing-data", 18)

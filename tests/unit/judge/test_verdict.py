@@ -95,6 +95,36 @@ def test_an_invalid_pair_is_no_evidence():
     assert judgement.pairs == 3
 
 
+LATE = {"valid": False, "invalid_reason": "late"}
+
+
+@pytest.mark.parametrize("design", ["switchback", "duet"])
+def test_harm_shows_through_pairs_that_the_probe_spoilt(design):
+    """Every third pair, as many as may be: none of them counts for a gain, all of them for the harm."""
+
+    def spoilt_in_thirds(gain):
+        told = {} if design == "switchback" else {"paired_gain": gain}
+        return [
+            pair(number, gain, control=told, variant=told | (LATE if number % 3 else {})) for number in range(1, 20)
+        ]
+
+    trial = plan(design=design)
+    assert [j.evidence_slower for j in judged(trial, spoilt_in_thirds(-GAIN)[:4])][-1] > 10
+    assert judge_trial(trial, spoilt_in_thirds(GAIN)[:4]).evidence < 3
+
+
+def test_a_spoilt_pair_that_does_not_tell_the_metric_is_no_evidence_of_harm_either():
+    untold = [pair(number, -GAIN, control={"paired_gain": None}, variant=LATE) for number in (1, 2)]
+    judgement = judge_trial(plan(design="duet"), untold)
+    assert (judgement.action, judgement.evidence_slower, judgement.pairs) == ("continue", 1.0, 2)
+
+
+def test_users_who_are_too_few_show_no_harm():
+    trial = plan(design="switchback", source="live")
+    few = [pair(number, -GAIN, variant=LATE) for number in (1, 2, 3)]
+    assert judge_trial(trial, few).evidence_slower == 1.0
+
+
 def _moved(one, **changes):
     return Pair(**{**{name: getattr(one, name) for name in ("host", "number", "control", "variant")}, **changes})
 
