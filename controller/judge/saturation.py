@@ -68,7 +68,7 @@ def _two_blocks(rows: Sequence[Row], told: Sidecar) -> tuple[list[Row], list[Row
 def _check_turns(rows: Sequence[Row], told: Sidecar) -> None:
     """The arms of a duet took turns in the order that is drawn; two turns running of one arm look like one."""
     slots = itertools.islice(
-        draw_slots(told.seed, told.trial, told.host, rows[0].pair), told.burn_in_slots + told.slots
+        draw_slots(told.seed, told.trial, told.host, rows[0].pair), told.probing.burn_in_slots + told.probing.slots
     )
     drawn = [place for b_first in slots for place in (int(b_first), 1 - int(b_first))]
     wanted = [place for place, _ in itertools.groupby(drawn)]

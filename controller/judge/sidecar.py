@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -24,15 +24,33 @@ _DESIGNS: dict[str, ProbeDesign] = {"duet": "duet", "switchback": "switchback", 
 
 
 @dataclass(frozen=True)
+class Probing:
+    """When the probe was to ask for what.
+
+    Args:
+        counted, burn_in: requests of a block.
+        expected_statuses: by position in the mix's cycle: the status that the request asks for.
+        offsets: by pair: where its first request stands in the cycle.
+        slots: of a saturated block, the burn-in's apart: turns of each arm.
+    """
+
+    counted: int
+    burn_in: int
+    interval_ns: int
+    lag_limit_us: int
+    expected_statuses: list[int]
+    offsets: list[int]
+    slots: int
+    burn_in_slots: int
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """What the sidecar says that rows are checked against.
 
     Args:
         minimum_requests: of a block of live traffic; else 0.
-        counted, burn_in, interval_ns, lag_limit_us: of the probe's schedule; live traffic has none, nor a mix.
-        expected_statuses: by position in the mix's cycle: the status that the request asks for.
-        offsets: by pair: where its first request stands in the cycle.
-        slots: of a saturated block, the burn-in's apart: turns of each arm.
+        probing: live traffic has no such schedule, nor a mix: nothing in it.
         rows, size, sha256: of the uncompressed CSV.
     """
 
@@ -48,14 +66,7 @@ class Sidecar:
     burn_in_seconds: float
     minimum_requests: int
     rate: float
-    counted: int
-    burn_in: int
-    interval_ns: int
-    lag_limit_us: int
-    expected_statuses: list[int]
-    offsets: list[int]
-    slots: int
-    burn_in_slots: int
+    probing: Probing
     blocks: list[Block]
     rows: int
     size: int
@@ -74,7 +85,8 @@ class Sidecar:
         return self.workload.mode == "saturation"
 
     def expected_status(self, pair: int, seq: int) -> int:
-        return self.expected_statuses[(self.offsets[pair - 1] + seq) % len(self.expected_statuses)]
+        cycle = self.probing.expected_statuses
+        return cycle[(self.probing.offsets[pair - 1] + seq) % len(cycle)]
 
 
 class _Fields:
@@ -177,7 +189,7 @@ def read_sidecar(document: object) -> Sidecar:
         block_seconds=block_seconds,
         burn_in_seconds=burn_in_seconds,
         minimum_requests=schedule.integer("minimum_requests", 1, 10**9) if source == "live" else 0,
-        **probing._asdict(),
+        probing=probing,
         blocks=[_model(Block, value, f"sidecar.blocks[{index}]") for index, value in enumerate(fields.items("blocks"))],
         rows=csv.integer("rows", 0, 10**12),
         size=csv.integer("bytes", 0, 10**15),
@@ -185,23 +197,12 @@ def read_sidecar(document: object) -> Sidecar:
     )
 
 
-class _Probing(NamedTuple):
-    counted: int
-    burn_in: int
-    interval_ns: int
-    lag_limit_us: int
-    expected_statuses: list[int]
-    offsets: list[int]
-    slots: int
-    burn_in_slots: int
-
-
-_NOTHING_PROBED = _Probing(0, 0, 0, 0, [], [], 0, 0)
+_NOTHING_PROBED = Probing(0, 0, 0, 0, [], [], 0, 0)
 
 
 def _read_probing(
     schedule: _Fields, workload: Workload, rate: float, pairs: int, seconds: tuple[float, float], *, duet: bool
-) -> _Probing:
+) -> Probing:
     """When the probe was to ask for what; `seconds`: of a block and of its burn-in."""
     block_seconds, burn_in_seconds = seconds
     interval_ns = schedule.integer("interval_ns", 1, 10**12)
@@ -214,7 +215,7 @@ def _read_probing(
     offsets = mix.integers("offsets", len(cycle))
     if len(offsets) != pairs:
         raise mix.wrong("offsets", f"expected one a pair, {pairs}, got {len(offsets)}")
-    return _Probing(
+    return Probing(
         counted=max(1, round(rate * block_seconds)),
         burn_in=math.ceil(rate * burn_in_seconds),
         interval_ns=interval_ns,

@@ -97,17 +97,18 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
 
 def _places_in_turn(told: Sidecar) -> Iterator[tuple[int, int, float]]:
     """(place of the block in its pair, seq, when due in microseconds) of a pair's rows, in order."""
+    probing = told.probing
     for place in range(told.blocks_of_a_pair):
-        for seq in range(told.burn_in + told.counted):
-            yield place, seq, (seq - told.burn_in) * told.interval_ns / 1000
+        for seq in range(probing.burn_in + probing.counted):
+            yield place, seq, (seq - probing.burn_in) * probing.interval_ns / 1000
 
 
 def _duet_places(told: Sidecar, pair: int) -> Iterator[tuple[int, int, float]]:
-    slots = draw_slots(told.seed, told.trial, told.host, pair)
-    for seq, b_first in zip(range(told.burn_in + told.counted), slots, strict=False):
-        due_us = (seq - told.burn_in) * told.interval_ns / 1000
+    probing, slots = told.probing, draw_slots(told.seed, told.trial, told.host, pair)
+    for seq, b_first in zip(range(probing.burn_in + probing.counted), slots, strict=False):
+        due_us = (seq - probing.burn_in) * probing.interval_ns / 1000
         yield int(b_first), seq, due_us
-        yield 1 - int(b_first), seq, due_us + told.interval_ns / 2000
+        yield 1 - int(b_first), seq, due_us + probing.interval_ns / 2000
 
 
 def _check_place(row: Row, *, pair: int, block: int, arm: Arm, seq: int, due_us: float) -> None:
@@ -209,7 +210,7 @@ def _check_saturated(
 def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows: Sequence[Row], told: Sidecar) -> None:
     """A block that broke the rules may not count, and one that kept them may not be left out."""
     local = any(row.error == "local" for row in rows)
-    late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.lag_limit_us
+    late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.probing.lag_limit_us
     _check_called(block, broken=achieved < _RATE_KEPT * told.rate or late or local, all_rows=all_rows)
 
 
