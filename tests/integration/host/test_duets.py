@@ -137,6 +137,16 @@ def test_a_shadow_that_dies_is_an_error_and_the_session_can_go_on(host: Host) ->
     assert session.ask("assign", a=VARIANT_ID, b=BASELINE_ID)["ok"]
 
 
+def test_a_shadow_that_takes_no_reload_is_told_apart_from_the_live_instance(host: Host) -> None:
+    session = host.session(design="duet")
+    assert session.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]
+    host.run("systemctl kill --kill-whom=main --signal=STOP ratchet-shadow-b")
+    refused = session.ask("assign", a=VARIANT_ID, b=BASELINE_ID)["error"]
+    assert "shadow instance b's master process is stopped" in refused
+    assert session.ask("end")["verified"]
+    assert_gone(host)
+
+
 def test_a_duet_does_not_go_on_beside_a_dead_live_instance(host: Host) -> None:
     session = host.session(design="duet")
     assert session.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]

@@ -24,16 +24,17 @@ STOPPED_SECONDS = 1.0
 class Reload:
     """One reload of a running nginx: it has happened when the master has new children, and the old ones have left."""
 
-    def __init__(self, parent: Process, error_log: Path | None = None) -> None:
+    def __init__(self, parent: Process, error_log: Path | None = None, *, name: str = "nginx") -> None:
         self._parent = parent
         self._log = error_log or paths.ERROR_LOG
+        self._name = name
         with contextlib.suppress(OSError):
             self._offset = self._log.stat().st_size
         self._before = children(parent)
         try:
             os.kill(parent.pid, signal.SIGHUP)
         except ProcessLookupError:
-            raise Refused("nginx's master process has ended") from None
+            raise Refused(f"{name}'s master process has ended") from None
 
     _offset = 0
 
@@ -58,19 +59,19 @@ class Reload:
         started = time.monotonic()
         while not children(self._parent) - self._before:
             if not self._parent.alive:
-                raise Refused("nginx's master process ended during the reload")
+                raise Refused(f"{self._name}'s master process ended during the reload")
             waited = time.monotonic() - started
             if waited > STOPPED_SECONDS and self._parent.stopped:
-                raise Refused("nginx's master process is stopped (SIGSTOP, a debugger) and takes no reload")
+                raise Refused(f"{self._name}'s master process is stopped (SIGSTOP, a debugger) and takes no reload")
             reason, given_up = self._reason() if waited > 1 else ("", False)
             if waited > GENERATION_SECONDS or given_up:
-                raise Refused(f"nginx did not take the reload: {reason or 'it kept its old workers'}")
+                raise Refused(f"{self._name} did not take the reload: {reason or 'it kept its old workers'}")
             time.sleep(POLL_SECONDS)
         began = time.monotonic()
         while left := [child for child in self._before if child.alive]:
             waited = time.monotonic() - began
             if strict and waited > STOPPED_SECONDS and any(child.stopped for child in left):
-                raise Refused("a worker of nginx is stopped (SIGSTOP, a debugger) and does not leave")
+                raise Refused(f"a worker of {self._name} is stopped (SIGSTOP, a debugger) and does not leave")
             if waited > patience:
                 if strict:
                     raise Refused(f"old workers still serve after {patience:.0f} s; set worker_shutdown_timeout")

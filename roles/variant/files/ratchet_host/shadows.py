@@ -85,7 +85,7 @@ class Shadow(ShadowPlace):
                 raise Refused(f"a shadow instance cannot run {identity}: {problem}")
             self._tested.add(text)
         if self._parent is not None and self._parent.alive:
-            self._reload = Reload(self._parent, self._error_log())
+            self._reload = Reload(self._parent, self._error_log(), name=f"shadow instance {self.name}")
         else:
             self._reload = None
             self._parent = self._start(limits)
