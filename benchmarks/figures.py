@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 Output = Literal["table", "json"]
+_METAVARS = {"Path": "FILE", "str": "WORD"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,10 @@ class Figure:
 
 
 def parse_arguments(
-    description: str, arguments: Sequence[str] | None = None, *, further: Mapping[str, type[int | float | Path]] = {}
+    description: str,
+    arguments: Sequence[str] | None = None,
+    *,
+    further: Mapping[str, type[int | float | str | Path]] = {},
 ) -> argparse.Namespace:
     """The two options that all benchmarks share: `quick` (bool) and `output` ("table" or "json").
 
@@ -64,7 +68,7 @@ def parse_arguments(
     parser.add_argument("--quick", action="store_true", help="a look: fewer repetitions")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     for name, kind in further.items():
-        parser.add_argument(f"--{name}", type=kind, metavar="FILE" if kind is Path else "N")
+        parser.add_argument(f"--{name}", type=kind, metavar=_METAVARS.get(kind.__name__, "N"))
     return parser.parse_args(arguments)
 
 

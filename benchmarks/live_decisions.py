@@ -1,7 +1,8 @@
 """What is decided on real nginx, and how soon: alike configurations, known gains and known harms, quiet and beside a
 noisy neighbour. Every run is verified from its CSVs.
 
-usage: python -m benchmarks.live_decisions [--quick] [--output json]      (needs podman and root; one lab host)
+usage: python -m benchmarks.live_decisions [--quick] [--output json] [--only WORD]
+(needs podman and root; one lab host; half an hour, or the questions that begin with WORD)
 
 The neighbour is a CPU burner on the host itself: bursts of half a second, a second and a half apart. A gain of 25 % is
 asked of gzip levels, 5 % and 2 % of `open_file_cache` (on small files, and on one large compressed document); what each
@@ -202,9 +203,9 @@ def neighbour(fleet: LabFleet) -> Iterator[None]:
         fleet.run(*on_hosts, f"systemctl stop {unit}")
 
 
-def measure(fleet: LabFleet, *, quick: bool) -> list[Figure]:
+def measure(fleet: LabFleet, *, quick: bool, only: str = "") -> list[Figure]:
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    cases = [case for case in CASES if case.quick or not quick]
+    cases = [case for case in CASES if (case.name.startswith(only) if only else case.quick or not quick)]
     figures: list[Figure] = []
     verified = asked = 0
 
@@ -234,9 +235,12 @@ def measure(fleet: LabFleet, *, quick: bool) -> list[Figure]:
 
 
 def main() -> None:
-    args = parse_arguments(__doc__ or "")
+    args = parse_arguments(__doc__ or "", further={"only": str})
+    only = args.only or ""
+    if not any(case.name.startswith(only) for case in CASES):
+        raise SystemExit(f"no question begins with {only!r}: {', '.join(case.name for case in CASES)}")
     with lab_fleet("bench-decisions", 1) as fleet:
-        figures = measure(fleet, quick=args.quick)
+        figures = measure(fleet, quick=args.quick, only=only)
     emit("live_decisions", args.quick, figures, args.output)
 
 
