@@ -203,9 +203,14 @@ def neighbour(fleet: LabFleet) -> Iterator[None]:
         fleet.run(*on_hosts, f"systemctl stop {unit}")
 
 
+def cases_of(*, quick: bool, only: str = "") -> list[Case]:
+    """The questions that begin with `only`, or where it is empty all of them, or the quick ones."""
+    return [case for case in CASES if (case.name.startswith(only) if only else case.quick or not quick)]
+
+
 def measure(fleet: LabFleet, *, quick: bool, only: str = "") -> list[Figure]:
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    cases = [case for case in CASES if (case.name.startswith(only) if only else case.quick or not quick)]
+    cases = cases_of(quick=quick, only=only)
     figures: list[Figure] = []
     verified = asked = 0
 
@@ -237,7 +242,7 @@ def measure(fleet: LabFleet, *, quick: bool, only: str = "") -> list[Figure]:
 def main() -> None:
     args = parse_arguments(__doc__ or "", further={"only": str})
     only = args.only or ""
-    if not any(case.name.startswith(only) for case in CASES):
+    if not cases_of(quick=args.quick, only=only):
         raise SystemExit(f"no question begins with {only!r}: {', '.join(case.name for case in CASES)}")
     with lab_fleet("bench-decisions", 1) as fleet:
         figures = measure(fleet, quick=args.quick, only=only)

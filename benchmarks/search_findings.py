@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,11 @@ class Findings:
 
     def of(self, baseline: str, minutes: float, seeds: int) -> dict[str, list[Found]]:
         """Method -> what it found with the seeds 1..`seeds` that are complete; every method in each of them."""
-        cells = [cell for cell in self._cells(baseline, minutes) if cell.seed <= seeds]
+        cells = [
+            cell for cell in self._found if (cell.baseline, cell.minutes) == (baseline, minutes) and cell.seed <= seeds
+        ]
         everywhere = [name for name in self._found[cells[0]] if all(name in self._found[cell] for cell in cells)]
         return {method: [self._found[cell][method] for cell in cells] for method in everywhere}
-
-    def _cells(self, baseline: str, minutes: float) -> Iterator[Cell]:
-        return (cell for cell in self._found if (cell.baseline, cell.minutes) == (baseline, minutes))
 
 
 def _read(document: Mapping[str, Any]) -> tuple[Cell, dict[str, Found]]:

@@ -54,12 +54,13 @@ DEBIAN = {
 # The role's defaults, where the lab fleet sets something else.
 TUNED = {"nginx_gzip_comp_level": 4, "nginx_upstream_keepalive": 16, "nginx_keepalive_requests": 1000}
 BASELINES: Mapping[str, Mapping[str, Any]] = {"Debian's settings": DEBIAN, "a tuned baseline": TUNED}
+WHOLE_SITE = CHECKOUT / "experiments/whole-site/meta.json"
 SEARCHED, RACED, CONFIRMED = "searched", "raced", "confirmed"
 
 
 def whole_site() -> dict[str, Any]:
     """The document of experiments/whole-site."""
-    document: dict[str, Any] = json.loads((CHECKOUT / "experiments/whole-site/meta.json").read_text())
+    document: dict[str, Any] = json.loads(WHOLE_SITE.read_text())
     return document
 
 
@@ -75,7 +76,7 @@ def trial_of(*settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def raced_settings(baseline: Mapping[str, Any], seed: int) -> list[Parameters]:
     """As many settings as a race has time for, drawn at random from those that are safe on a lab host."""
-    experiment = read_experiment(CHECKOUT / "experiments/whole-site/meta.json")
+    experiment = read_experiment(WHOLE_SITE)
     complete = {"nginx_worker_processes": "auto", "nginx_worker_connections": 1024, **baseline}
 
     def refused(parameters: Parameters) -> str:

@@ -207,7 +207,7 @@ def _cpu_of(block: Block) -> float | None:
 
 
 def _counted(measured: Measured) -> list[Pair]:
-    return [pair for pair in measured.pairs if pair.control.valid and pair.variant.valid]
+    return [pair for pair in measured.pairs if pair.valid]
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class GuardrailWatch:
         breach = self._check_bodies(pair) or self._check_errors(pair)
         if breach:
             return breach
-        if not (pair.control.valid and pair.variant.valid):
+        if not pair.valid:
             return self._count_invalid(pair)
         return self._check_ratios(pair)
 

@@ -94,12 +94,11 @@ class Judge:
     def _weigh_next(self, pair: Pair) -> Outcome:
         breach = self._watch.add(pair) or (self._traffic.add(pair) if self._traffic else None)
         told = None if breach else gains(pair, self._metrics, self._plan.design)
-        where = f"{pair.host}, pair {pair.number}"
-        if breach or _valid(pair):
-            return self._take(told, breach, where)
-        # Live traffic is spoilt by what the users did, and then tells nothing.
-        harm_told = self._plan.experiment.source == "probe" and told is not None and len(told) == len(self._metrics)
-        return self._take(told if harm_told else None, None, where, spoilt=True)
+        # A spoilt pair may leave a metric out; live traffic is spoilt by what the users did, and then tells nothing.
+        complete = told is not None and len(told) == len(self._metrics)
+        if not pair.valid and not (complete and self._plan.experiment.source == "probe"):
+            told = None
+        return self._take(told, breach, f"{pair.host}, pair {pair.number}", spoilt=not pair.valid)
 
     def _take(
         self, told: dict[Metric, float] | None, breach: Breach | None, where: str, *, spoilt: bool = False
@@ -179,7 +178,7 @@ class FleetJudge(Judge):
         """Hold each host that got the variant against itself before."""
         for host in self._plan.hosts:
             if host in group:
-                if self._decision.confirming and _valid(period[host]):
+                if self._decision.confirming and period[host].valid:
                     self._fed_fresh += 1
                 breach = self._watch.add(period[host])
                 if breach:
@@ -189,7 +188,7 @@ class FleetJudge(Judge):
     def _gains(self, period: Mapping[str, Pair]) -> dict[Metric, float] | None:
         told: dict[Arm, list[dict[Metric, float]]] = {"control": [], "variant": []}
         for host in self._plan.hosts:
-            if _valid(period[host]):
+            if period[host].valid:
                 told[period[host].variant.arm].append(gains(period[host], self._metrics, self._plan.design))
         if not all(told.values()):
             return None
@@ -201,10 +200,6 @@ class FleetJudge(Judge):
 
     def _watched_fresh(self) -> int:
         return self._fed_fresh
-
-
-def _valid(pair: Pair) -> bool:
-    return pair.control.valid and pair.variant.valid
 
 
 def judge_of(plan: TrialPlan) -> Judge:

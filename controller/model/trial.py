@@ -78,6 +78,11 @@ class Pair(Frozen):
     control: Block
     variant: Block
 
+    @property
+    def valid(self) -> bool:
+        """Whether neither block is spoilt."""
+        return self.control.valid and self.variant.valid
+
 
 class TrialTiming(Frozen):
     """An experiment's timing with every default filled in, or calibrated."""

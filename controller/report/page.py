@@ -109,13 +109,13 @@ def _plots(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> dict[
         "hosts": charts.marker_of(hosts),
         "evidence_plot": charts.evidence_plot(evidence, threshold, hosts, fresh) if evidence else None,
         "gains_plot": charts.gains_plot(told, hosts, fresh) if any(value is not None for value in told) else None,
-        "invalid": sum(not (pair.control.valid and pair.variant.valid) for pair in pairs),
+        "invalid": sum(not pair.valid for pair in pairs),
     }
 
 
 def _gain(plan: TrialPlan, result: TrialResult, pair: Pair) -> float | None:
     """The pair's gain as the judge takes it, of the goal that the effect is of; None when it does not count."""
-    if not (pair.control.valid and pair.variant.valid):
+    if not pair.valid:
         return None
     weights = plan.experiment.objective.weights
     told = gains(pair, weights, plan.design)
