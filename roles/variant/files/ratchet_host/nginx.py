@@ -105,9 +105,9 @@ def check_health(parent: Process, directives: list[Directive]) -> None:
             raise Refused("nginx has no worker processes")
         time.sleep(POLL_SECONDS)
     check_answers(directives)
-    left = set(serving) - set(workers(parent))
-    if left:
-        raise Refused(f"{len(left)} new worker processes of nginx have crashed")
+    crashed = [worker for worker in serving if not worker.alive]
+    if crashed:
+        raise Refused(f"{len(crashed)} new worker processes of nginx have crashed")
 
 
 def nginx_version() -> str:

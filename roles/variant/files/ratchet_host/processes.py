@@ -66,18 +66,25 @@ def title(pid: int) -> str:
 
 def children(parent: Process) -> set[Process]:
     """Running children of a process."""
+    return {child for pid in child_pids(parent) if (child := process(pid)) is not None}
+
+
+def child_pids(parent: Process) -> list[int]:
+    """Their numbers, those that have ended and wait for the parent included."""
+    listing = paths.PROC / str(parent.pid) / "task" / str(parent.pid) / "children"
     try:
-        pids = [
-            int(pid)
-            for pid in (paths.PROC / str(parent.pid) / "task" / str(parent.pid) / "children").read_bytes().split()
-        ]
+        told = listing.read_bytes()
+        # One that ends while the kernel writes the list makes it skip another, living one (get_children_pid in
+        # fs/proc/array.c promises no more): only what is read twice alike is believed.
+        while (again := listing.read_bytes()) != told:
+            told = again
     except OSError:
-        pids = [
+        return [
             int(entry)
             for entry in (path.name for path in paths.PROC.iterdir())
             if entry.isdigit() and (fields := process_fields(int(entry))) and int(fields[1]) == parent.pid
         ]
-    return {child for pid in pids if (child := process(pid)) is not None}
+    return [int(pid) for pid in told.split()]
 
 
 def boot_clock() -> float:
