@@ -356,13 +356,14 @@ def _lengths(plan: TrialPlan, look: Look, noise: tuple[float, float] | None, bes
     found = []
     for seconds in sorted({round(max(each, LEAST_REQUESTS / look.rate), 3) for each in LENGTHS[plan.design]}):
         expected = math.hypot(between, within * math.sqrt(look.block_seconds / seconds))
-        pairs = min(pairs_to_keep(wanted, expected, rule), 1e6)
+        pairs = pairs_to_keep(wanted, expected, rule)
+        ends = math.isfinite(pairs)
         found.append(
             BlockLength(
                 block_seconds=seconds,
                 noise=round(expected, 6),
-                pairs=round(pairs, 1),
-                seconds=round(pairs * blocks * (seconds + beside), 1),
+                pairs=round(pairs, 1) if ends else None,
+                seconds=round(pairs * blocks * (seconds + beside), 1) if ends else None,
             )
         )
     return found
@@ -370,9 +371,13 @@ def _lengths(plan: TrialPlan, look: Look, noise: tuple[float, float] | None, bes
 
 def _shortest(plan: TrialPlan, lengths: Sequence[BlockLength], rate: float) -> tuple[float, str]:
     """The length that decides soonest, and a note when none decides within the pair limit."""
-    within = [each for each in lengths if each.pairs <= plan.timing.planned_pairs]
+    within = {
+        each.block_seconds: each.seconds
+        for each in lengths
+        if each.pairs is not None and each.seconds is not None and each.pairs <= plan.timing.planned_pairs
+    }
     if within:
-        return min(within, key=lambda each: each.seconds).block_seconds, ""
+        return min(within, key=lambda length: within[length]), ""
     usual = max(plan.timing.block_seconds, round(LEAST_REQUESTS / rate, 3))
     if not lengths:
         return usual, ""

@@ -43,8 +43,11 @@ class BlockLength(Frozen):
 
     block_seconds: float
     noise: float = Field(description="standard deviation of a pair's gain, as a natural logarithm")
-    pairs: float = Field(description="expected pairs until a gain of the minimum effect is proven and confirmed")
-    seconds: float = Field(description="expected seconds of these pairs on one host")
+    pairs: float | None = Field(
+        description="expected pairs until a gain of the minimum effect is proven and confirmed; "
+        "null when the proof would take more than the trial's limit"
+    )
+    seconds: float | None = Field(description="expected seconds of these pairs on one host")
 
 
 class Calibration(Frozen):

@@ -133,7 +133,9 @@ def calibration_words(found: Calibration) -> str:
     """What was chosen from control against control, and the noise that it was chosen from."""
     noise = "" if found.noise is None else f"; noise {percent(found.noise)} a pair"
     cost = next((each for each in found.lengths if each.block_seconds == found.block_seconds), None)
-    hope = "" if cost is None else f", about {cost.pairs:.0f} pairs and {cost.seconds:.0f} s for the minimum effect"
+    hope = ""
+    if cost is not None and cost.pairs is not None:
+        hope = f", about {cost.pairs:.0f} pairs and {cost.seconds:.0f} s for the minimum effect"
     doubt = f" ({found.note})" if found.note else ""
     pairs = sum(step.pairs for step in found.steps)
     return (

@@ -202,6 +202,7 @@ def test_noise_in_which_the_minimum_effect_drowns_is_told() -> None:
     assert found.sound
     assert "drown" in found.note
     assert found.block_seconds == 1.0
+    assert all(each.pairs is None and each.seconds is None for each in found.lengths)
 
 
 def test_a_switchback_is_calibrated_by_its_own_blocks() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from controller.model.calibration import BlockLength, Calibration
 from controller.model.experiment import Guardrails
 from controller.model.trial import Effect
 from controller.report.words import (
     agreement_words,
+    calibration_words,
     compact,
     duration_words,
     effect_words,
@@ -100,3 +102,27 @@ DUET = Effect(estimate=0.1, low=0.08, high=0.12)
 )
 def test_the_live_instances_interval_is_held_against_the_duets(low: float, high: float, words: str) -> None:
     assert agreement_words(Effect(estimate=(low + high) / 2, low=low, high=high), DUET) == words
+
+
+def test_a_calibration_tells_what_the_minimum_effect_costs_where_it_can_be_told() -> None:
+    def words(cost: BlockLength, note: str = "") -> str:
+        return calibration_words(
+            Calibration(
+                open=["block_seconds"],
+                trial=1,
+                hosts=["lab-1"],
+                steps=[],
+                rate=60.0,
+                block_seconds=1.0,
+                burn_in_seconds=0.3,
+                noise=0.02,
+                lengths=[cost],
+                sound=True,
+                note=note,
+            )
+        )
+
+    known = BlockLength(block_seconds=1.0, noise=0.02, pairs=24.4, seconds=30.2)
+    assert ", about 24 pairs and 30 s for the minimum effect" in words(known)
+    never = BlockLength(block_seconds=1.0, noise=0.9, pairs=None, seconds=None)
+    assert words(never, "it would drown").endswith("in 0 pairs (it would drown)")
