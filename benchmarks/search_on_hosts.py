@@ -1,6 +1,7 @@
 """What do searches find on a real nginx, and how far is what they claim from what a trial confirms?
 
 usage: python -m benchmarks.search_on_hosts [--quick] [--output json] [--minutes N] [--seeds N] [--record FILE]
+                                            [--only WORD]
 (needs podman and root; one lab host)
 
 The ranges, workload and objective of experiments/whole-site, from two baselines. Ours are the operator's commands:
@@ -10,12 +11,14 @@ their best one. They search one after the other on the same host, in an order th
 put to the same test, an ordinary trial against the baseline. Nothing that is not kept counts as a gain.
 
 A full run takes most of a day. With `--record` every seed that is complete is a line of FILE, and is not measured
-again: a run that was broken off goes on where it was, and one that is complete only prints its table.
+again: a run that was broken off goes on where it was, and one that is complete only prints its table. `--only` takes
+the baselines whose name has that word ("Debian", "tuned"); two runs of one each may share a record, and the machine.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import statistics
 import sys
@@ -88,6 +91,13 @@ def raced_settings(baseline: Mapping[str, Any], seed: int) -> list[Parameters]:
 def drawn_order(methods: Sequence[str], seed: int) -> list[str]:
     """In which order the methods have the host."""
     return random.Random(f"order/{seed}").sample(list(methods), len(methods))
+
+
+def baselines_of(*, quick: bool, only: str = "") -> list[str]:
+    """The baselines whose name has the word `only`, or where it is empty all of them, or the quick one."""
+    if only:
+        return [name for name in BASELINES if only in name]
+    return list(BASELINES)[:1] if quick else list(BASELINES)
 
 
 def methods(minutes: float) -> list[str]:
@@ -226,14 +236,17 @@ def figures_of(baseline: str, minutes: float, found: Mapping[str, Sequence[Found
 
 
 def main() -> None:
-    args = parse_arguments(__doc__ or "", further={"minutes": float, "seeds": int, "record": Path})
+    args = parse_arguments(__doc__ or "", further={"minutes": float, "seeds": int, "record": Path, "only": str})
     seeds = args.seeds or (QUICK_SEEDS if args.quick else SEEDS)
     minutes = args.minutes or (QUICK_MINUTES if args.quick else MINUTES)
-    baselines = list(BASELINES)[:1] if args.quick else list(BASELINES)
+    baselines = baselines_of(quick=args.quick, only=args.only or "")
+    if not baselines:
+        raise SystemExit(f"no baseline's name has {args.only!r}: {', '.join(BASELINES)}")
     findings = Findings(args.record)
     cells = [Cell(baseline, minutes, seed) for seed in range(1, seeds + 1) for baseline in baselines]
     if wanted := [cell for cell in cells if cell not in findings]:
-        with lab_fleet("bench-search", 1) as fleet:
+        # A lab of its own, so that two runs do not take each other's host away.
+        with lab_fleet(f"bench-search-{os.getpid()}", 1) as fleet:
             measure(fleet, wanted, findings)
     figures = [
         figure

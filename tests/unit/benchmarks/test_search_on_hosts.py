@@ -14,6 +14,7 @@ from benchmarks.search_on_hosts import (
     OURS,
     RACE,
     Bench,
+    baselines_of,
     belief_of_ours,
     belief_of_peer,
     drawn_order,
@@ -187,3 +188,10 @@ def test_a_file_that_is_no_record_is_refused_with_its_line(tmp_path: Path, line:
     record.write_text(line + "\n")
     with pytest.raises(SystemExit, match=r"record\.jsonl, line 1 is not a finding"):
         Findings(record)
+
+
+def test_one_baseline_may_be_asked_about_alone() -> None:
+    assert baselines_of(quick=False) == list(BASELINES)
+    assert baselines_of(quick=True) == ["Debian's settings"]
+    assert baselines_of(quick=True, only="tuned") == ["a tuned baseline"]
+    assert baselines_of(quick=False, only="Ubuntu") == []
