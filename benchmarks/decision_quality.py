@@ -26,7 +26,7 @@ from benchmarks.decision_worlds import (
     World,
 )
 from benchmarks.figures import Figure, emit, parse_arguments
-from benchmarks.recorded_worlds import recorded_world
+from benchmarks.recorded_worlds import recorded_worlds
 from controller.judge.decision import LEAST_THRESHOLD, Rule
 from controller.judge.evidence import log_gain
 
@@ -214,13 +214,14 @@ def _pairs(name: str, unit: str, counts: Sequence[int]) -> Figure:
 def measure(*, quick: bool, runs: int | None = None) -> list[Figure]:
     """All figures, in the order in which they are told."""
     number = runs or (QUICK_RUNS if quick else RUNS)
-    recorded = recorded_world()
+    recorded: list[World] = [*recorded_worlds()]
+    groups: list[tuple[Sequence[World], str]] = [(WORLDS, ""), *(([world], f", {world.name}") for world in recorded)]
     figures: list[Figure] = []
-    for worlds, where in ((WORLDS, ""), ((recorded,), f", {recorded.name}")):
+    for worlds, where in groups:
         nulls = [Cell(world, 0.0, number) for world in worlds]
         figures += [figure for look in LOOKS for figure in false_keeps(nulls, look, quick=quick, where=where)]
     for effect in EFFECTS:
-        for world in (*WORLDS, recorded):
+        for world in (*WORLDS, *recorded):
             cell = Cell(world, effect, number)
             figures += [figure for look in LOOKS for figure in power(cell, look)]
     return figures

@@ -1,6 +1,6 @@
 """Record what two alike configurations show on a lab host beside a noisy neighbour: the traces of `recorded_worlds`.
 
-usage: python -m benchmarks.record_traces [--quick] [--beside TEXT]      (needs podman and root; one lab host; 20 min)
+usage: python -m benchmarks.record_traces NAME [--quick] [--beside TEXT]  (needs podman and root; one lab host; 20 min)
 
 Two A/A trials by `controller optimize`, a duet and then a switchback, beside the neighbour of `live_decisions`, which
 is started anew for each. Their variant differs in a setting that cannot matter to the workload. Nothing calibrates,
@@ -19,7 +19,7 @@ switchback.json: `first` and `second`, `ln(p50 in microseconds)` of the two bloc
 
 Both tell `software`, `recorded` (the day), `workload`, `block_seconds` and `burn_in_seconds`, `neighbour` (its
 command), `beside` (what else ran on the machine, as given), `pairs` (how many numbers) and `spoilt_pairs` (left out).
-They are written to benchmarks/traces; with --quick, which takes ten pairs each, to a temporary folder that is told.
+They are written to benchmarks/traces/NAME; with --quick, which takes ten pairs each, to a temporary folder.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,8 @@ from benchmarks.recorded_worlds import TRACES
 
 QUICK_PAIRS = 10
 ATTEMPTS = 4
-# Seldom, so that the probe keeps its schedule on a busy machine.
-RATE = 20
+# As often as the demo's experiments; the probe keeps that schedule beside the neighbour on an otherwise idle machine.
+RATE = 60
 DIGITS = 6
 WIDE = {"error_rate": 1, "p99_ratio": 1000, "memory_ratio": 1000, "open_files_ratio": 1000, "cpu_ratio": 1000}
 
@@ -57,7 +58,7 @@ class Recording:
     burn_in_seconds: float
 
 
-RECORDINGS = (Recording("duet", 240, 1.0, 0.1), Recording("switchback", 100, 2.0, 0.3))
+RECORDINGS = (Recording("duet", 300, 1.0, 0.1), Recording("switchback", 150, 2.0, 0.3))
 
 
 def experiment(recording: Recording) -> dict[str, Any]:
@@ -133,12 +134,20 @@ def record(fleet: LabFleet, recording: Recording, *, beside: str) -> dict[str, A
     raise SystemExit(f"{recording.design}: no trial out of {ATTEMPTS} reached {recording.pairs} pairs")
 
 
+def _folder_name(text: str) -> str:
+    """Raises ArgumentTypeError for what is no plain name."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", text):
+        raise argparse.ArgumentTypeError("small letters, digits and dashes, a letter first")
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Record A/A traces on a lab host beside a noisy neighbour.")
+    parser.add_argument("name", metavar="NAME", type=_folder_name, help="of the folder in benchmarks/traces")
     parser.add_argument("--quick", action="store_true", help="ten pairs each, into a temporary folder")
     parser.add_argument("--beside", default="", metavar="TEXT", help="what else runs on this machine, for the record")
     options = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-traces-")) if options.quick else TRACES
+    folder = Path(tempfile.mkdtemp(prefix="ratchet-traces-")) if options.quick else TRACES / options.name
     folder.mkdir(exist_ok=True)
     with lab_fleet("bench-traces", 1) as fleet:
         for planned in RECORDINGS:

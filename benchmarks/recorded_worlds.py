@@ -1,4 +1,4 @@
-"""A world of `decision_quality` whose noise is real: A/A traces of a lab host (`record_traces`), randomised anew.
+"""Worlds of `decision_quality` whose noise is real: A/A traces of a lab host (`record_traces`), randomised anew.
 
 In an A/A trial the coin changes nothing but signs: both arms are alike, so what the two instances or the two blocks of
 a pair showed would have been shown had the coin fallen otherwise. Therefore the recorded numbers with coins drawn anew
@@ -68,15 +68,20 @@ def _round(trace: Floats, places: Floats, count: int) -> Floats:
     return told
 
 
-def recorded_world(folder: Path = TRACES) -> RecordedWorld:
-    """The world of the traces in a folder. Raises ValueError when one is not what `record_traces` writes."""
+def recorded_worlds() -> list[RecordedWorld]:
+    """All that are committed, one a folder of benchmarks/traces."""
+    return [recorded_world(folder) for folder in sorted(TRACES.iterdir())]
+
+
+def recorded_world(folder: Path) -> RecordedWorld:
+    """The world of a folder's traces, named by it. Raises ValueError when one is not what `record_traces` writes."""
     duet = _read(folder / "duet.json", "gains")
     blocks = _read(folder / "switchback.json", "first", "second", "first_at", "second_at")
     times = _in_turns(blocks["first_at"], blocks["second_at"])
     if not (numpy.diff(times) > 0).all():
         raise ValueError(f"{folder / 'switchback.json'}: its blocks are not in order of time")
     return RecordedWorld(
-        name="recorded",
+        name=f"recorded {folder.name}",
         duet=duet["gains"],
         switchback=blocks["first"] - blocks["second"],
         level=_in_turns(blocks["first"], blocks["second"]),
