@@ -1,8 +1,8 @@
 """What do searches find on a real nginx, and how far is what they claim from what a trial confirms?
 
 usage: python -m benchmarks.search_on_hosts [--quick] [--output json] [--minutes N] [--seeds N] [--record FILE]
-                                            [--only WORD]
-(needs podman and root; one lab host)
+                                            [--labs N]
+(needs podman and root; one lab host, or N)
 
 The ranges, workload and objective of experiments/whole-site, from two baselines. Ours are the operator's commands:
 `controller optimize --strategy bayes`, up to what it has confirmed and pruned, and `--strategy race` of as many drawn
@@ -11,18 +11,19 @@ their best one. They search one after the other on the same host, in an order th
 put to the same test, an ordinary trial against the baseline. Nothing that is not kept counts as a gain.
 
 A full run takes most of a day. With `--record` every seed that is complete is a line of FILE, and is not measured
-again: a run that was broken off goes on where it was, and one that is complete only prints its table. `--only` takes
-the baselines whose name has that word ("Debian", "tuned"); two runs of one each may share a record, and the machine.
+again: a run that was broken off goes on where it was, and one that is complete only prints its table. A search leaves
+most of a machine idle: with `--labs` so many seeds are measured at once, each on a host of its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,6 @@ def raced_settings(baseline: Mapping[str, Any], seed: int) -> list[Parameters]:
 def drawn_order(methods: Sequence[str], seed: int) -> list[str]:
     """In which order the methods have the host."""
     return random.Random(f"order/{seed}").sample(list(methods), len(methods))
-
-
-def baselines_of(*, quick: bool, only: str = "") -> list[str]:
-    """The baselines whose name has the word `only`, or where it is empty all of them, or the quick one."""
-    if only:
-        return [name for name in BASELINES if only in name]
-    return list(BASELINES)[:1] if quick else list(BASELINES)
 
 
 def methods(minutes: float) -> list[str]:
@@ -184,10 +178,34 @@ class Bench:
         return Found(belief, float(trial["confirmed_effect"]["estimate"]))
 
 
-def measure(fleet: LabFleet, wanted: Sequence[Cell], findings: Findings) -> None:
-    """Search and confirm cell by cell, each in full before the next begins."""
+def measure(wanted: Sequence[Cell], findings: Findings, *, labs: int) -> None:
+    """Search and confirm cell by cell, each in full before its lab begins the next. Raises what a lab raises."""
+    left = deque(wanted)
+
+    def work(number: int) -> None:
+        try:
+            with lab_fleet(f"bench-search-{number}", 1) as fleet:
+                measure_in_turn(fleet, left, findings)
+        finally:
+            # Where one lab breaks, or has found that nothing is left, the others end with what they are at.
+            left.clear()
+
+    with ThreadPoolExecutor(labs) as pool:
+        try:
+            for ended in as_completed([pool.submit(work, number) for number in range(1, labs + 1)]):
+                ended.result()
+        finally:
+            left.clear()
+
+
+def measure_in_turn(fleet: LabFleet, left: deque[Cell], findings: Findings) -> None:
+    """Take the first cell that is left, until none is."""
     bench = Bench(fleet)
-    for cell in wanted:
+    while True:
+        try:
+            cell = left.popleft()
+        except IndexError:
+            return
         bench.start_from(BASELINES[cell.baseline])
         order = drawn_order(methods(cell.minutes), cell.seed)
         beliefs = {method: bench.search(method, cell.seed, cell.minutes) for method in order}
@@ -236,18 +254,14 @@ def figures_of(baseline: str, minutes: float, found: Mapping[str, Sequence[Found
 
 
 def main() -> None:
-    args = parse_arguments(__doc__ or "", further={"minutes": float, "seeds": int, "record": Path, "only": str})
+    args = parse_arguments(__doc__ or "", further={"minutes": float, "seeds": int, "record": Path, "labs": int})
     seeds = args.seeds or (QUICK_SEEDS if args.quick else SEEDS)
     minutes = args.minutes or (QUICK_MINUTES if args.quick else MINUTES)
-    baselines = baselines_of(quick=args.quick, only=args.only or "")
-    if not baselines:
-        raise SystemExit(f"no baseline's name has {args.only!r}: {', '.join(BASELINES)}")
+    baselines = list(BASELINES)[:1] if args.quick else list(BASELINES)
     findings = Findings(args.record)
     cells = [Cell(baseline, minutes, seed) for seed in range(1, seeds + 1) for baseline in baselines]
     if wanted := [cell for cell in cells if cell not in findings]:
-        # A lab of its own, so that two runs do not take each other's host away.
-        with lab_fleet(f"bench-search-{os.getpid()}", 1) as fleet:
-            measure(fleet, wanted, findings)
+        measure(wanted, findings, labs=max(1, min(args.labs or 1, len(wanted))))
     figures = [
         figure
         for baseline in baselines

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import search_on_hosts
 from benchmarks.lab_fleet import CHECKOUT, LabFleet
 from benchmarks.search_findings import Belief, Cell, Findings, Found
 from benchmarks.search_on_hosts import (
@@ -14,11 +19,11 @@ from benchmarks.search_on_hosts import (
     OURS,
     RACE,
     Bench,
-    baselines_of,
     belief_of_ours,
     belief_of_peer,
     drawn_order,
     figures_of,
+    measure,
     methods,
     raced_settings,
     trial_of,
@@ -190,8 +195,58 @@ def test_a_file_that_is_no_record_is_refused_with_its_line(tmp_path: Path, line:
         Findings(record)
 
 
-def test_one_baseline_may_be_asked_about_alone() -> None:
-    assert baselines_of(quick=False) == list(BASELINES)
-    assert baselines_of(quick=True) == ["Debian's settings"]
-    assert baselines_of(quick=True, only="tuned") == ["a tuned baseline"]
-    assert baselines_of(quick=False, only="Ubuntu") == []
+class LabsOfTwo:
+    """Labs and searches without hosts: no cell ends before two are under way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, broken: str = "") -> None:
+        self.alive: set[str] = set()
+        self.meeting = threading.Barrier(2, timeout=10)
+        self.broken = broken
+        monkeypatch.setattr(search_on_hosts, "lab_fleet", self.fleet)
+        monkeypatch.setattr(search_on_hosts, "Bench", lambda _: self)
+
+    @contextmanager
+    def fleet(self, name: str, hosts: int) -> Iterator[str]:
+        assert (hosts, name in self.alive) == (1, False)
+        self.alive.add(name)
+        try:
+            yield name
+        finally:
+            self.alive.remove(name)
+
+    def start_from(self, baseline: Any) -> None:
+        self.meeting.wait()
+        if baseline is BASELINES.get(self.broken):
+            raise SystemExit(f"nothing starts from {self.broken}")
+
+    def search(self, _: str, seed: int, minutes: float) -> Belief:
+        return Belief({}, 0.0, seed, minutes)
+
+    def confirm(self, belief: Belief, _: int) -> Found:
+        until = time.monotonic() + 10
+        while self.broken and len(self.alive) > 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        # The broken lab is gone; what is left is taken away right after.
+        time.sleep(0.2 if self.broken else 0)
+        return Found(belief, 0.0)
+
+
+def cells(seeds: int) -> list[Cell]:
+    return [Cell(baseline, 1.0, seed) for seed in range(1, seeds + 1) for baseline in BASELINES]
+
+
+def test_labs_share_the_cells_and_each_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    labs, findings = LabsOfTwo(monkeypatch), Findings()
+    measure(cells(3), findings, labs=2)
+    for baseline in BASELINES:
+        assert [found.belief.settings for found in findings.of(baseline, 1.0, 3)[OURS]] == [1, 2, 3]
+    assert not labs.alive
+
+
+def test_where_one_lab_breaks_the_others_end_with_what_they_are_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, whole = BASELINES
+    LabsOfTwo(monkeypatch, broken=broken)
+    findings = Findings()
+    with pytest.raises(SystemExit, match=f"nothing starts from {broken}"):
+        measure(cells(3), findings, labs=2)
+    assert [cell for cell in cells(3) if cell in findings] == [Cell(whole, 1.0, 1)]
