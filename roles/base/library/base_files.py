@@ -75,10 +75,11 @@ written:
 
 
 def wanted_text(file: dict[str, Any], current: str) -> str:
+    content: str = file["content"]
     if not file["add"]:
-        return file["content"]
+        return content
     have = {line.strip() for line in current.splitlines()}
-    missing = [line for line in file["content"].splitlines() if line.strip() and line.strip() not in have]
+    missing = [line for line in content.splitlines() if line.strip() and line.strip() not in have]
     kept = current if not current or current.endswith("\n") else current + "\n"
     return kept + "".join(f"{line}\n" for line in missing)
 

@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import random
+import zlib
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -252,7 +253,7 @@ def same(path: Path, data: bytes) -> bool:
         return held == data
     try:
         return hashlib.sha256(gzip.decompress(held)).digest() == hashlib.sha256(gzip.decompress(data)).digest()
-    except (OSError, EOFError, gzip.zlib.error):
+    except (OSError, EOFError, zlib.error):
         return False
 
 

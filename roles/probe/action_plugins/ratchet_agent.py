@@ -20,7 +20,7 @@ UNIX = 3
 PLAIN_FILE = 0o100644
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     TRANSFERS_FILES = True
     _supports_check_mode = True
 

@@ -25,7 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """`operation`: stage reads `variant_arms`, commit reads `variant_parameters`, rollback reads `variant_to`."""
 
     TRANSFERS_FILES = False
@@ -42,11 +42,14 @@ class ActionModule(ActionBase):
             arms = {"baseline": parameters_of("variant_parameters", variables.get("variant_parameters", {}))}
         elif operation == "rollback":
             target = target_of(self._templar.template(variables.get("variant_to", "")))
-            return self._execute_module("ratchet_host", arguments | {"to": target}, task_vars=variables)
+            return self._call_module(arguments | {"to": target}, variables)
         else:
             raise AnsibleActionFail("operation: expected stage, commit or rollback")
         arguments["configurations"] = self._render_once(arms, variables)
         arguments["keep"] = int(self._templar.template(variables.get("variant_keep", 20)))
+        return self._call_module(arguments, variables)
+
+    def _call_module(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = self._execute_module("ratchet_host", arguments, task_vars=variables)
         return result
 

@@ -62,7 +62,7 @@ class Call:
     def program(self, *arguments: str, data: str | None = None) -> dict[str, Any]:
         code, out, err = self.module.run_command([PROGRAM, *arguments], data=data, binary_data=data is not None)
         try:
-            document = json.loads(out)
+            document: dict[str, Any] = json.loads(out)
         except ValueError:
             self.module.fail_json(msg=f"{PROGRAM} {arguments[0]} ended with {code}: {(err or out).strip()[-500:]}")
         if not isinstance(document, dict):
