@@ -10,17 +10,18 @@ from ratchet_host.processes import child_pids, children, process
 
 # Starts children that end at once, and among them one that stays; tells its number; ends it when told to go on.
 COMING_AND_GOING = """
-import os, signal, sys
+import os, signal, sys, time
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaped as they end
-def spawn(command):
+def spawn(seconds):
     pid = os.fork()
     if pid == 0:
-        command()
+        time.sleep(seconds)
+        os._exit(0)
     return pid
 while True:
     for _ in range(12):
-        spawn(lambda: os._exit(0))
-    staying = spawn(signal.pause)
+        spawn(0)
+    staying = spawn(30)
     print(staying, flush=True)
     sys.stdin.readline()
     os.kill(staying, signal.SIGKILL)
