@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -136,6 +138,15 @@ def _environment(project: Project, tag: str) -> dict[str, str]:
     }
 
 
+def _extra_vars_in(folder: str, extra_vars: dict[str, Any]) -> list[str]:
+    """Arguments that name them in a file of this folder: the kernel takes no argument of more than 128 KiB."""
+    if not extra_vars:
+        return []
+    path = Path(folder) / "extra-vars.json"
+    path.write_text(json.dumps(extra_vars), encoding="utf-8")
+    return ["--extra-vars", f"@{path}"]
+
+
 def run_playbook(
     project: Project,
     fleet: str,
@@ -173,6 +184,7 @@ def run_playbook(
     remove_left_folders()
     private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")
     started = time.monotonic()
+    options = ["--check", "--diff"] if check else []
     try:
         runner = ansible_runner.run(
             private_data_dir=private,
@@ -180,9 +192,8 @@ def run_playbook(
             playbook=str(path),
             inventory=str(project.inventory(fleet)),
             limit=",".join(limit) if limit else None,
-            extravars=extra_vars or {},
             envvars=_environment(project, tag),
-            cmdline="--check --diff" if check else None,
+            cmdline=shlex.join([*options, *_extra_vars_in(private, extra_vars or {})]) or None,
             suppress_env_files=True,
             quiet=True,
             timeout=int(timeout),

@@ -62,6 +62,20 @@ def test_each_host_is_told_apart_and_a_refusal_names_its_host(project: Project) 
         result.raise_for_failures()
 
 
+def test_extra_vars_may_be_longer_than_an_argument_and_are_what_they_were_given_as(project: Project) -> None:
+    given = {"texts": ["x" * 100_000, "y" * 100_000], "word": "über 'quoted' \"words\"", "count": 3, "on": True}
+    (project.playbooks / "long.yml").write_text("""
+- name: Look
+  hosts: one
+  gather_facts: false
+  tasks:
+    - name: Hold it against what was given
+      ansible.builtin.assert:
+        that: [texts | map('length') | sum == 200000, count + 1 == 4, on is true, word == "über 'quoted' \\"words\\""]
+""")
+    run_playbook(project, "prod", "long.yml", extra_vars=given).raise_for_failures()
+
+
 def test_secrets_stay_out_of_ansibles_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "HCLOUD_TOKEN",
