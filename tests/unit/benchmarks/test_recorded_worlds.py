@@ -13,7 +13,7 @@ import pytest
 from benchmarks.decision_worlds import DUET_PAIRS, SECONDS, SWITCHBACK_PAIRS
 from benchmarks.lab_fleet import CHECKOUT
 from benchmarks.live_decisions import NEIGHBOUR
-from benchmarks.record_traces import RECORDINGS, Recording, experiment, main, trace_of
+from benchmarks.record_traces import RATE, RECORDINGS, Recording, experiment, main, trace_of
 from benchmarks.recorded_worlds import TRACES, RecordedWorld, recorded_world, recorded_worlds
 from controller.adapters.files.experiments import read_experiment
 from controller.adapters.files.parameters import check_parameters
@@ -172,14 +172,20 @@ def test_what_is_recorded_is_a_valid_experiment_that_nothing_calibrates(recordin
     assert read.timing.minimum_pairs == read.timing.maximum_pairs == recording.pairs
 
 
+# Folder -> requests a second, and the pairs of each of RECORDINGS; the older one asked for fewer, and more seldom.
+ASKED = {"busy": (20, (240, 100)), "neighbour": (RATE, tuple(recording.pairs for recording in RECORDINGS))}
+
+
 def test_the_committed_traces_are_whole_recordings_that_say_how_they_came_about() -> None:
-    for folder, world in zip(sorted(TRACES.iterdir()), recorded_worlds(), strict=True):
-        for recording in RECORDINGS:
-            document = json.loads((folder / f"{recording.design}.json").read_text())
+    for world, (name, (rate, asked)) in zip(recorded_worlds(), ASKED.items(), strict=True):
+        assert world.name == f"recorded {name}"
+        for recording, pairs in zip(RECORDINGS, asked, strict=True):
+            document = json.loads((TRACES / name / f"{recording.design}.json").read_text())
             assert document["design"] == recording.design
-            assert document["pairs"] >= 100
-            assert document["spoilt_pairs"] < document["pairs"] / 3
+            assert document["pairs"] + document["spoilt_pairs"] >= pairs
+            assert document["pairs"] > 0.66 * pairs
             assert document["block_seconds"] == recording.block_seconds
+            assert document["workload"]["rate"] == rate
             assert document["neighbour"] == NEIGHBOUR
             assert all(document[told] for told in ("recorded", "software", "beside"))
         # Alike, so that neither instance and neither block is much slower; and no host is still.
