@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -138,15 +137,6 @@ def _environment(project: Project, tag: str) -> dict[str, str]:
     }
 
 
-def _extra_vars_in(folder: str, extra_vars: dict[str, Any]) -> list[str]:
-    """Arguments that name them in a file of this folder: the kernel takes no argument of more than 128 KiB."""
-    if not extra_vars:
-        return []
-    path = Path(folder) / "extra-vars.json"
-    path.write_text(json.dumps(extra_vars), encoding="utf-8")
-    return ["--extra-vars", f"@{path}"]
-
-
 def run_playbook(
     project: Project,
     fleet: str,
@@ -184,8 +174,12 @@ def run_playbook(
     remove_left_folders()
     private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")
     started = time.monotonic()
-    options = ["--check", "--diff"] if check else []
     try:
+        if extra_vars:
+            # ansible-runner reads them here; an argument, as it would make of them, must not exceed 128 KiB.
+            variables = Path(private) / "env/extravars"
+            variables.parent.mkdir()
+            variables.write_text(json.dumps(extra_vars), encoding="utf-8")
         runner = ansible_runner.run(
             private_data_dir=private,
             project_dir=str(path.parent),
@@ -193,7 +187,7 @@ def run_playbook(
             inventory=str(project.inventory(fleet)),
             limit=",".join(limit) if limit else None,
             envvars=_environment(project, tag),
-            cmdline=shlex.join([*options, *_extra_vars_in(private, extra_vars or {})]) or None,
+            cmdline="--check --diff" if check else None,
             suppress_env_files=True,
             quiet=True,
             timeout=int(timeout),
