@@ -12,16 +12,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Protocol
 from unittest.mock import patch
 
-from controller.model.experiment import Choice, Experiment, IntegerRange, NumberRange, Range, Variant
+from controller.model.experiment import Choice, Experiment, IntegerRange, NumberRange, Range
 from controller.model.ranges import value_of
 from controller.model.run import Budget
 from controller.search import bayes
-from controller.search.bayes import LOOK_PAIRS, Unsafe
+from controller.search.bayes import SearchPlan, Unsafe
 from controller.search.bayes import propose as ours
 from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent, standings
 from controller.search.space import Parameters, applies
@@ -34,17 +34,7 @@ _ENDLESS = Budget(minutes=10_000, trials=2000, least_progress=0.0)
 class Peer(Protocol):
     """The next look at a setting, or the end of the search, as `bayes.propose`."""
 
-    def __call__(
-        self,
-        experiment: Experiment,
-        ledger: Sequence[Entry],
-        *,
-        seed: int,
-        budget: Budget,
-        hosts: int,
-        unsafe: Unsafe,
-        first: int = 1,
-    ) -> Proposal: ...
+    def __call__(self, search: SearchPlan, ledger: Sequence[Entry]) -> Proposal: ...
 
 
 def _spent(ledger: Sequence[Entry], budget: Budget) -> str:
@@ -60,25 +50,16 @@ class OnceEach:
 
     model: bool
 
-    def __call__(
-        self,
-        experiment: Experiment,
-        ledger: Sequence[Entry],
-        *,
-        seed: int,
-        budget: Budget,
-        hosts: int,
-        unsafe: Unsafe,
-        first: int = 1,
-    ) -> Proposal:
-        if over := _spent(ledger, budget):
+    def __call__(self, search: SearchPlan, ledger: Sequence[Entry]) -> Proposal:
+        if over := _spent(ledger, search.budget):
             return Stop(why=over)
         # What has ended is never looked at again.
         told = [entry.model_copy(update={"ended": entry.ended or "undecided"}) for entry in ledger]
+        search = replace(search, budget=_ENDLESS)
         if not self.model:
-            first += len(ledger)
-            told, seed = [], seed * 100_003 + first
-        drawn = ours(experiment, told, seed=seed, budget=_ENDLESS, hosts=hosts, unsafe=unsafe, first=first)
+            first = search.first + len(ledger)
+            told, search = [], replace(search, seed=search.seed * 100_003 + first, first=first)
+        drawn = ours(search, told)
         return drawn.model_copy(update={"ranking": []}) if isinstance(drawn, Stop) else drawn
 
 
@@ -87,10 +68,8 @@ random_search, tpe_once = OnceEach(model=False), OnceEach(model=True)
 
 def drawn_settings(experiment: Experiment, seed: int, count: int, unsafe: Unsafe) -> list[Parameters]:
     """So many safe settings at random, as random search draws them."""
-    drawn = (
-        random_search(experiment, [], seed=seed, budget=_ENDLESS, hosts=1, unsafe=unsafe, first=number)
-        for number in range(1, count + 1)
-    )
+    search = SearchPlan(experiment, seed=seed, budget=_ENDLESS, hosts=1, unsafe=unsafe)
+    drawn = (random_search(replace(search, first=number), []) for number in range(1, count + 1))
     return [dict(each.variant.parameters) for each in drawn if isinstance(each, Try)]
 
 
@@ -104,34 +83,18 @@ class Smac:
         self._optimizer: Any = None
         self._pending: Any = None
 
-    def __call__(
-        self,
-        experiment: Experiment,
-        ledger: Sequence[Entry],
-        *,
-        seed: int,
-        budget: Budget,
-        hosts: int,
-        unsafe: Unsafe,
-        first: int = 1,
-    ) -> Proposal:
-        if over := _spent(ledger, budget):
+    def __call__(self, search: SearchPlan, ledger: Sequence[Entry]) -> Proposal:
+        if over := _spent(ledger, search.budget):
             return Stop(why=over)
         if self._optimizer is None:
-            self._optimizer = _smac_optimizer(experiment, seed)
+            self._optimizer = _smac_optimizer(search.experiment, search.seed)
         if self._pending is not None:
             self._tell(_gain(ledger))
         for _ in range(bayes.DRAWS):
             self._pending = self._optimizer.suggest()
-            parameters = _chosen(experiment, self._pending.config.to_dict())
-            if not unsafe(parameters):
-                number = first + len(ledger)
-                return Try(
-                    trial=number,
-                    variant=Variant(name=f"try-{number}", parameters=parameters),
-                    pairs_per_host=math.ceil(LOOK_PAIRS / hosts),
-                    why=f"setting {len(ledger) + 1}",
-                )
+            parameters = _chosen(search.experiment, self._pending.config.to_dict())
+            if not search.unsafe(parameters):
+                return search.look_at_new(len(ledger), parameters)
             self._tell(_worst(ledger))
         return Stop(why="no safe setting was suggested")
 

@@ -20,7 +20,8 @@ from benchmarks.search_worlds import STINT_SECONDS, Parameters, SimulatedHost, e
 from controller.model.experiment import Experiment, Variant
 from controller.model.run import Budget
 from controller.search import bayes, race
-from controller.search.ledger import Entry, Proposal, Stop, Try, standings
+from controller.search.bayes import SearchPlan
+from controller.search.ledger import Entry, Stop, Try, standings
 from controller.search.tournament import Entrants, Played
 from controller.search.tournament import propose as next_matches
 
@@ -56,19 +57,17 @@ def confirm(host: SimulatedHost, about: Experiment, best: Variant, *, claimed: f
     return Found(claimed=claimed, confirmed=seen if kept else 0.0, true=true, settings=settings)
 
 
-def _safe(_: Parameters) -> str:
-    return ""
+def search_for(about: Experiment, seed: int, minutes: float) -> SearchPlan:
+    """A search that only its minutes end, on one host where every setting is safe."""
+    budget = Budget(minutes=minutes, trials=2000, least_progress=0.0)
+    return SearchPlan(about, seed=seed, budget=budget, hosts=1, unsafe=lambda _: "")
 
 
 def search_bayes(about: Experiment, host: SimulatedHost, seed: int, minutes: float) -> Found:
     """Ours, as `controller optimize --strategy bayes` proposes; without the pruning."""
     ledger: list[Entry] = []
-    budget = Budget(minutes=minutes, trials=2000, least_progress=0.0)
-
-    def ask() -> Proposal:
-        return bayes.propose(about, ledger, seed=seed, budget=budget, hosts=1, unsafe=_safe)
-
-    while not isinstance(proposal := ask(), Stop):
+    search = search_for(about, seed, minutes)
+    while not isinstance(proposal := bayes.propose(search, ledger), Stop):
         of = plan(proposal.trial, proposal.variant, about, variants=3)
         ledger.append(host.measure(of, proposal, len(ledger) + 1))
     standing = standings(ledger)
@@ -85,8 +84,8 @@ def search_bayes(about: Experiment, host: SimulatedHost, seed: int, minutes: flo
 def search_once_each(about: Experiment, host: SimulatedHost, seed: int, minutes: float, *, peer: Peer) -> Found:
     """A peer: one look at each setting, and the best look is believed."""
     ledger: list[Entry] = []
-    budget = Budget(minutes=minutes, trials=2000, least_progress=0.0)
-    while not isinstance(proposal := peer(about, ledger, seed=seed, budget=budget, hosts=1, unsafe=_safe), Stop):
+    search = search_for(about, seed, minutes)
+    while not isinstance(proposal := peer(search, ledger), Stop):
         of = plan(proposal.trial, proposal.variant, about, variants=3)
         ledger.append(host.measure(of, proposal, len(ledger) + 1))
     if not ledger:
@@ -98,10 +97,7 @@ def search_once_each(about: Experiment, host: SimulatedHost, seed: int, minutes:
 
 def drawn_variants(about: Experiment, seed: int) -> list[Variant]:
     """Settings drawn at random, for races and tournaments."""
-    proposals = [
-        bayes.propose(about, [], seed=seed * 100_003 + n, budget=Budget(), hosts=1, unsafe=_safe)
-        for n in range(1, RACED + 1)
-    ]
+    proposals = [bayes.propose(search_for(about, seed * 100_003 + n, minutes=1), []) for n in range(1, RACED + 1)]
     return [each.variant.model_copy(update={"name": f"v{n}"}) for n, each in enumerate(proposals, 1)
             if isinstance(each, Try)]  # fmt: skip
 

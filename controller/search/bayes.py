@@ -14,6 +14,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from controller.judge.evidence import log_gain
@@ -49,42 +50,48 @@ _FAILED = frozenset(
 )
 
 
-def propose(
-    experiment: Experiment,
-    ledger: Sequence[Entry],
-    *,
-    seed: int,
-    budget: Budget,
-    hosts: int,
-    unsafe: Unsafe,
-    first: int = 1,
-) -> Proposal:
-    """The next look at a setting, or that the search has ended, with its finalists.
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search of ranges asks, the same from its first proposal to its last.
 
-    Args:
-        hosts: hosts that measure together.
-        unsafe: why parameters may not be pushed; empty when they may (`safe_space.unsafe`).
-        first: the number of the first trial.
+    hosts: hosts that measure together.
+    unsafe: why parameters may not be pushed; empty when they may (`safe_space.unsafe`).
+    first: the number of the first trial.
     """
+
+    experiment: Experiment
+    seed: int
+    budget: Budget
+    hosts: int
+    unsafe: Unsafe
+    first: int = 1
+
+    def look(self, trial: int, variant: Variant, why: str) -> Try:
+        """One look at a setting."""
+        return Try(trial=trial, variant=variant, pairs_per_host=math.ceil(LOOK_PAIRS / self.hosts), why=why)
+
+    def look_at_new(self, known: int, parameters: Parameters) -> Try:
+        """The first look at a setting, when so many others are known."""
+        number = self.first + known
+        why = f"setting {known + 1} of at most {self.budget.trials}"
+        return self.look(number, Variant(name=f"try-{number}", parameters=parameters), why)
+
+
+def propose(search: SearchPlan, ledger: Sequence[Entry]) -> Proposal:
+    """The next look at a setting, or that the search has ended, with its finalists."""
+    experiment = search.experiment
     standing = standings(ledger)
-    ended = _ended(standing, budget, ledger)
+    ended = _ended(standing, search.budget, ledger)
     again = None
     if ended or len(standing) >= _startup(experiment):
         again = _promising(standing, None if ended else MATERIAL * experiment.objective.minimum_effect)
-    pairs = math.ceil(LOOK_PAIRS / hosts)
     if again is not None:
         why = f"look {again.stints + 1} at {again.variant.name}, the best so far if it holds"
-        return Try(trial=again.trial, variant=again.variant, pairs_per_host=pairs, why=why)
-    number = first + len(standing)
-    parameters = None if ended else _draw(experiment, seed, ledger, unsafe)
+        return search.look(again.trial, again.variant, why)
+    parameters = None if ended else _draw(search, ledger)
     if parameters is None:
         return Stop(ranking=_ranking(standing, experiment), why=ended or "no safe setting is left that was not tried")
-    return Try(
-        trial=number,
-        variant=Variant(name=f"try-{number}", parameters=parameters),
-        pairs_per_host=pairs,
-        why=f"setting {len(standing) + 1} of at most {budget.trials}",
-    )
+    return search.look_at_new(len(standing), parameters)
 
 
 def _promising(standing: dict[int, Standing], tolerated: float | None) -> Standing | None:
@@ -165,16 +172,17 @@ def require_optuna() -> None:
         ) from None
 
 
-def _draw(experiment: Experiment, seed: int, ledger: Sequence[Entry], unsafe: Unsafe) -> Parameters | None:
+def _draw(search: SearchPlan, ledger: Sequence[Entry]) -> Parameters | None:
     """A safe setting that is not in the ledger; None when none was found."""
+    experiment = search.experiment
     known = [entry.variant.parameters for entry in ledger]
     standing = standings(ledger)
     told = [_told(experiment, stand, ledger) for stand in standing.values()]
     for attempt in range(DRAWS):
-        digest = hashlib.sha256(f"{seed}/{experiment.name}/{len(told)}/{attempt}".encode()).digest()
+        digest = hashlib.sha256(f"{search.seed}/{experiment.name}/{len(told)}/{attempt}".encode()).digest()
         narrow = attempt < DRAWS // 2
         parameters = _ask(experiment, told, int.from_bytes(digest[:4], "big") % _SEEDS, narrow=narrow)
-        if parameters and parameters not in known and not unsafe(parameters):
+        if parameters and parameters not in known and not search.unsafe(parameters):
             return parameters
     return None
 

@@ -109,20 +109,17 @@ class _RangeSearch:
             complete = known | dict(experiment.requires)
             return unsafe({**complete, **parameters}, complete, capacity, experiment.constraints)
 
+        search = bayes.SearchPlan(
+            experiment=experiment,
+            seed=steps.plan.seed,
+            budget=steps.plan.budget,
+            hosts=len(limits["hosts"]),
+            unsafe=refuse,
+            first=self._first,
+        )
         while True:
             ledger = self._ledger
-            proposal = steps.propose(
-                partial(
-                    bayes.propose,
-                    experiment,
-                    ledger,
-                    seed=steps.plan.seed,
-                    budget=steps.plan.budget,
-                    hosts=len(limits["hosts"]),
-                    unsafe=refuse,
-                    first=self._first,
-                )
-            )
+            proposal = steps.propose(partial(bayes.propose, search, ledger))
             if isinstance(proposal, Stop):
                 self._ranking, self._stopped = proposal.ranking, proposal.why
                 break

@@ -35,6 +35,7 @@ from controller.adapters.files.parameters import check_parameters
 from controller.model.experiment import Variant
 from controller.model.project import Project
 from controller.model.run import Budget
+from controller.search.bayes import SearchPlan
 from controller.search.ledger import Entry, Stop
 from controller.search.space import Parameters
 
@@ -44,13 +45,14 @@ ABOUT = experiment()
 def searched(peer: Any, *, minutes: float, trials: int = 2000, first: int = 1) -> tuple[list[Entry], Stop]:
     ledger: list[Entry] = []
     host = SimulatedHost(true_gain, 1)
-    budget = Budget(minutes=minutes, trials=trials)
 
     def unsafe(parameters: Parameters) -> str:
         return "level 9" if parameters["nginx_gzip_comp_level"] == 9 else ""
 
+    budget = Budget(minutes=minutes, trials=trials)
+    search = SearchPlan(ABOUT, seed=1, budget=budget, hosts=1, unsafe=unsafe, first=first)
     while True:
-        proposal = peer(ABOUT, ledger, seed=1, budget=budget, hosts=1, unsafe=unsafe, first=first)
+        proposal = peer(search, ledger)
         if isinstance(proposal, Stop):
             return ledger, proposal
         of = plan(proposal.trial, proposal.variant, ABOUT, variants=3)

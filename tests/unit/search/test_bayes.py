@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -21,18 +22,20 @@ def anything(_: Parameters) -> str:
     return ""
 
 
+def of(seed: int, budget: Budget, unsafe: bayes.Unsafe = anything) -> bayes.SearchPlan:
+    return bayes.SearchPlan(SPACE, seed=seed, budget=budget, hosts=1, unsafe=unsafe)
+
+
 def search(
     seed: int, budget: Budget, unsafe: bayes.Unsafe = anything, noise: float = 0.013
 ) -> tuple[list[Entry], list[Try], Stop]:
     host = SimulatedHost(true_gain, seed, noise)
     ledger: list[Entry] = []
     proposals: list[Try] = []
-    while not isinstance(
-        proposal := bayes.propose(SPACE, ledger, seed=seed, budget=budget, hosts=1, unsafe=unsafe), Stop
-    ):
+    while not isinstance(proposal := bayes.propose(of(seed, budget, unsafe), ledger), Stop):
         proposals.append(proposal)
-        of = plan(proposal.trial, proposal.variant, SPACE, variants=3)
-        ledger.append(host.measure(of, proposal, len(ledger) + 1))
+        trial = plan(proposal.trial, proposal.variant, SPACE, variants=3)
+        ledger.append(host.measure(trial, proposal, len(ledger) + 1))
         assert len(ledger) < 300
     return ledger, proposals, proposal
 
@@ -48,11 +51,11 @@ def by_chance(seed: int, seconds: float) -> float:
     draws = 0
     while host.seconds < seconds:
         draws += 1
-        proposal = bayes.propose(SPACE, [], seed=1_000_000 * seed + draws, budget=Budget(), hosts=1, unsafe=anything)
+        proposal = bayes.propose(of(1_000_000 * seed + draws, Budget()), [])
         assert isinstance(proposal, Try)
         parameters = proposal.variant.parameters
-        of = plan(draws, proposal.variant, SPACE, variants=3)
-        entry = host.measure(of, proposal, draws)
+        trial = plan(draws, proposal.variant, SPACE, variants=3)
+        entry = host.measure(trial, proposal, draws)
         seen = entry.judgement.effect.estimate if entry.judgement and entry.judgement.effect else -1.0
         looks.append((seen, true_gain(parameters)))
     return max(looks)[1]
@@ -72,9 +75,9 @@ def test_a_prefix_of_the_ledger_proposes_what_was_proposed_then() -> None:
     budget = Budget(trials=16, least_progress=0.0)
     ledger, proposals, stop = search(4, budget)
     for length in [0, 1, len(ledger) // 2, len(ledger) - 1]:
-        again = bayes.propose(SPACE, ledger[:length], seed=4, budget=budget, hosts=1, unsafe=anything)
+        again = bayes.propose(of(4, budget), ledger[:length])
         assert again == proposals[length]
-    assert bayes.propose(SPACE, ledger, seed=4, budget=budget, hosts=1, unsafe=anything) == stop
+    assert bayes.propose(of(4, budget), ledger) == stop
 
 
 def test_what_is_not_safe_is_never_proposed_and_nothing_twice() -> None:
@@ -88,7 +91,7 @@ def test_what_is_not_safe_is_never_proposed_and_nothing_twice() -> None:
 
 
 def test_it_ends_when_nothing_is_safe() -> None:
-    stop = bayes.propose(SPACE, [], seed=1, budget=Budget(), hosts=1, unsafe=lambda _: "never")
+    stop = bayes.propose(of(1, Budget(), lambda _: "never"), [])
     assert isinstance(stop, Stop)
     assert "no safe setting" in stop.why
 
@@ -129,7 +132,7 @@ def test_failures_in_the_ledger_do_not_stop_it(ended: str) -> None:
         entry.model_copy(update={"ended": ended, "judgement": None if ended != "guardrail-memory" else entry.judgement})
         for entry in ledger
     ]
-    proposal = bayes.propose(SPACE, failed, seed=5, budget=Budget(trials=99), hosts=1, unsafe=anything)
+    proposal = bayes.propose(of(5, Budget(trials=99)), failed)
     assert isinstance(proposal, Try)
     assert proposal.trial not in {entry.trial for entry in failed}
 
@@ -137,13 +140,13 @@ def test_failures_in_the_ledger_do_not_stop_it(ended: str) -> None:
 def test_a_setting_that_turned_out_futile_is_no_finalist() -> None:
     ledger, _, _ = search(5, Budget(trials=10, least_progress=0.0))
     ended = [entry.model_copy(update={"ended": "futile"}) for entry in ledger]
-    stop = bayes.propose(SPACE, ended, seed=5, budget=Budget(trials=10), hosts=1, unsafe=anything)
+    stop = bayes.propose(of(5, Budget(trials=10)), ended)
     assert isinstance(stop, Stop)
     assert stop.ranking == []
 
 
 def test_names_tell_the_trial() -> None:
-    proposal = bayes.propose(SPACE, [], seed=1, budget=Budget(), hosts=2, unsafe=anything, first=12)
+    proposal = bayes.propose(replace(of(1, Budget()), hosts=2, first=12), [])
     assert isinstance(proposal, Try)
     assert (proposal.trial, proposal.variant.name, proposal.pairs_per_host) == (12, "try-12", 3)
     assert proposal.variant == Variant(name="try-12", parameters=proposal.variant.parameters)
@@ -154,9 +157,6 @@ def test_the_simulated_surface_has_room_above_chance() -> None:
     gains = [
         true_gain(p.variant.parameters)
         for n in range(60)
-        if isinstance(
-            p := bayes.propose(SPACE, [], seed=int(random.integers(2**31)), budget=Budget(), hosts=1, unsafe=anything),
-            Try,
-        )
+        if isinstance(p := bayes.propose(of(int(random.integers(2**31)), Budget()), []), Try)
     ]
     assert statistics.median(gains) < 0.5 * max(gains)
