@@ -81,6 +81,7 @@ def _figure(block: Block, metric: Metric) -> float | None:
         "p95": block.p95_us,
         "p99": block.p99_us,
         "mean": block.mean_us,
+        "mean_p50": block.mean_p50_us,
         "cpu_per_request": block.metrics.cpu_us_per_request,
         # An nginx that takes no memory at all is one that is gone.
         "memory": block.metrics.rss_bytes or None,

@@ -84,6 +84,7 @@ def _check_block(block: Block, number: int, rows: Sequence[Row], told: Sidecar) 
         **figures(counted),
         "achieved_rate": round(len(counted) / told.block_seconds, 2),
         "paired_gain": None,
+        "mean_p50_us": None,
     }
     compare(block, computed, f"block {number}")
     told_classes = {label: each.model_dump() for label, each in block.classes.items()}

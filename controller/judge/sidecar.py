@@ -29,7 +29,7 @@ class Probing:
 
     Args:
         counted, burn_in: requests of a block.
-        expected_statuses: by position in the mix's cycle: the status that the request asks for.
+        cycle: the mix: positions of requests in the workload, again and again.
         offsets: by pair: where its first request stands in the cycle.
         slots: of a saturated block, the burn-in's apart: turns of each arm.
     """
@@ -38,7 +38,7 @@ class Probing:
     burn_in: int
     interval_ns: int
     lag_limit_us: int
-    expected_statuses: list[int]
+    cycle: list[int]
     offsets: list[int]
     slots: int
     burn_in_slots: int
@@ -84,9 +84,13 @@ class Sidecar:
     def saturation(self) -> bool:
         return self.workload.mode == "saturation"
 
-    def expected_status(self, pair: int, seq: int) -> int:
-        cycle = self.probing.expected_statuses
+    def request(self, pair: int, seq: int) -> int:
+        """Which request of the workload a row was."""
+        cycle = self.probing.cycle
         return cycle[(self.probing.offsets[pair - 1] + seq) % len(cycle)]
+
+    def expected_status(self, pair: int, seq: int) -> int:
+        return self.workload.requests[self.request(pair, seq)].expect_status
 
 
 class _Fields:
@@ -220,7 +224,7 @@ def _read_probing(
         burn_in=math.ceil(rate * burn_in_seconds),
         interval_ns=interval_ns,
         lag_limit_us=schedule.integer("lag_limit_us", 0, 10**9),
-        expected_statuses=[workload.requests[request].expect_status for request in cycle],
+        cycle=cycle,
         offsets=offsets,
         slots=max(1, round(block_seconds / (2 * _TURN_SECONDS))) if duet else 1,
         burn_in_slots=1 if burn_in_seconds else 0,

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from controller.judge.figures import compare, figures, nearest_rank
+from controller.judge.figures import compare, figures, mean_p50, nearest_rank
 from controller.judge.live_rows import recompute_live
 from controller.judge.rows import Row, check_status, read_rows, wrong
 from controller.judge.saturation import PROBE_BUSY_LIMIT, answered_rates, saturated_blocks
@@ -144,6 +144,12 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         **figures(counted),
         "classes": {},
     }
+    if told.saturation:
+        computed |= {"mean_p50_us": None}
+    elif block.mean_p50_us is not None:
+        # Earlier agents did not tell it.
+        asked = (told.request(row.pair, row.seq) for row in counted)
+        computed |= {"mean_p50_us": mean_p50([row.objective_us for row in counted], asked)}
     if told.design != "duet" and not told.saturation:
         computed |= {"achieved_rate": round(_achieved(counted, told.rate), 2), "paired_gain": None}
     compare(block, computed, place)

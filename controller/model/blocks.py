@@ -47,8 +47,10 @@ class Block(Frozen):
     Latencies are integer microseconds from the intended start: by the kernel's receive stamp where there is one,
     else by the user clock. A failed request enters with the workload's timeout. Quantiles are nearest-rank:
     the ceil(q*n)-th smallest. Rows with a negative `intended_us` (burn-in) do not count.
-    `user_p99_us` is the p99 by the user clock. `paired_gain` is told in a duet only, and the same in both blocks of
-    a pair: the median over the request pairs of ln(control latency / variant latency), rounded to six decimals.
+    `user_p99_us` is the p99 by the user clock. `mean_p50_us`: each request of the workload has a p50 of its own, this
+    is their mean over all that were asked; None in a saturation, with live traffic, and where an earlier agent did not
+    tell it. `paired_gain` is told in a duet only, and the same in both blocks of a pair: the median over the request
+    pairs of ln(control latency / variant latency), rounded to six decimals.
     With live traffic a request counts in the block in which it began, to the millisecond.
     In a saturation `achieved_rate` is what nginx answered a second in the arm's turns.
     """
@@ -68,6 +70,7 @@ class Block(Frozen):
     p95_us: int
     p99_us: int
     mean_us: float
+    mean_p50_us: float | None = None
     user_p99_us: int
     lag_p99_us: int
     achieved_rate: float

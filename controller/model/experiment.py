@@ -18,7 +18,7 @@ _PLAIN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
 Words = Annotated[str, Field(pattern=_PLAIN)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
 HeaderText = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$", max_length=4000)]
-Metric = Literal["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory", "throughput"]
+Metric = Literal["p50", "p90", "p95", "p99", "mean", "mean_p50", "cpu_per_request", "memory", "throughput"]
 # How the arms of a trial are compared: two shadow instances at once, reloads of the live one, or hosts with hosts.
 Design = Literal["duet", "switchback", "fleet"]
 # Whose requests are measured: the probe's own, or those of real users, read from nginx's log.

@@ -16,6 +16,7 @@ METRIC_WORDS: dict[Metric, str] = {
     "p95": "p95 latency",
     "p99": "p99 latency",
     "mean": "mean latency",
+    "mean_p50": "mean of the requests' p50 latency",
     "cpu_per_request": "CPU time per request",
     "memory": "nginx memory",
     "throughput": "requests a second at saturation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -178,9 +179,20 @@ def test_a_weighted_mix_is_asked_for_in_its_proportions_and_alike_in_both_arms(
     blocks = laboratory.blocks(plan_of(nginx.port, workload={"requests": MIX, "rate": 160}))
     assert [block["errors"] for block in blocks] == [0, 0]
     assert blocks[0]["statuses"] == blocks[1]["statuses"] == {"200": 50, "201": 10, "404": 20}
-    rows = laboratory.evidence().rows
-    by_arm = [[row["status"] for row in rows if row["arm"] == arm] for arm in "cv"]
+    evidence = laboratory.evidence()
+    by_arm = [[row["status"] for row in evidence.rows if row["arm"] == arm] for arm in "cv"]
     assert by_arm[0] == by_arm[1]
+    mix = evidence.sidecar["schedule"]["mix"]
+    for block in blocks:
+        took: dict[int, list[int]] = {}
+        for row in evidence.counted():
+            if row["block"] == str(block["block"]):
+                request = mix["cycle"][(mix["offsets"][0] + int(row["seq"])) % len(mix["cycle"])]
+                took.setdefault(request, []).append(int(row["kernel_us"] or row["latency_us"]))
+        assert [len(took[request]) for request in range(len(MIX))] == [80 * each.get("weight", 1) // 8 for each in MIX]
+        p50s = {request: statistics.median_low(each) for request, each in took.items()}
+        assert block["mean_p50_us"] == round(sum(p50s[request] * len(took[request]) for request in took) / 80, 1)
+    assert [block.model_dump(mode="json") for block in recompute(evidence.text, evidence.sidecar)] == blocks
 
 
 def test_an_unexpected_status_is_an_error_that_counts_as_the_timeout(laboratory: Any, nginx: Any, plan_of: Any) -> None:
@@ -273,7 +285,7 @@ def test_a_clock_that_is_set_within_a_block_takes_its_stamps_away(
         with monkeypatch.context() as patch:
             patch.setattr(prober, "clock_offset", lambda offsets=offsets: next(offsets))
             rows, stretch = _probe_once(plan_of(nginx.port))
-        block = summarise(rows, rows._plan, achieved=200.0, clock_set=stretch.clock_set)
+        block = summarise(rows, rows._plan, itertools.repeat(0), achieved=200.0, clock_set=stretch.clock_set)
         blocks.append((block, sum(stamp >= 0 for stamp in rows.kernel)))
     (steady, stamps), (jumped, no_stamps) = blocks
     assert "clock" not in steady["invalid_reason"] and stamps > 100

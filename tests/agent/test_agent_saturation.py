@@ -81,7 +81,9 @@ def test_the_limit_of_the_probes_own_work_is_a_reason(plan_of: Any) -> None:
     rows.burn_in = 0
     rows.extend()
     told = {
-        share: summarise(rows, plan, achieved=9000.0, clock_set=False, probe_busy_share=share)["valid"]
+        share: summarise(rows, plan, itertools.repeat(0), achieved=9000.0, clock_set=False, probe_busy_share=share)[
+            "valid"
+        ]
         for share in (0.0, 0.5, 0.51)
     }
     assert told == {0.0: True, 0.5: True, 0.51: False}

@@ -88,7 +88,7 @@ def read_experiment(path: Path) -> Experiment:
     _check_ranges(document, experiment)
     _check_timing(document, experiment)
     _check_workload(document, experiment)
-    _check_saturation(document, experiment)
+    _check_metrics(document, experiment)
     return experiment
 
 
@@ -193,8 +193,11 @@ def _check_workload(document: Document, experiment: Experiment) -> None:
             )
 
 
-def _check_saturation(document: Document, experiment: Experiment) -> None:
-    """At saturation latency only says how many connections are open; at a steady rate throughput is that rate."""
+def _check_metrics(document: Document, experiment: Experiment) -> None:
+    """The objective is one that the workload can tell.
+
+    At saturation latency only says how many connections are open; at a steady rate throughput is that rate.
+    """
     if experiment.source == "live" and experiment.workload.mode == "saturation":
         raise BadInput(
             "real users cannot be asked for as much as nginx can answer",
@@ -202,6 +205,12 @@ def _check_saturation(document: Document, experiment: Experiment) -> None:
             next_step='leave `"source": "live"` or `"mode": "saturation"` out',
         )
     metrics = list(experiment.objective.weights)
+    if experiment.source == "live" and "mean_p50" in metrics:
+        raise BadInput(
+            "mean_p50 asks for the requests of a workload, which live traffic has not",
+            where=document.where(("objective",)),
+            next_step="ask for mean or p90: live traffic is compared class by class of its paths anyway",
+        )
     if experiment.workload.mode == "steady":
         wrong = [metric for metric in metrics if metric in ONLY_AT_SATURATION]
         step = '`"mode": "saturation"` in `workload`'

@@ -72,7 +72,7 @@ def build(
                 rows.append([key, pair, block, orders[pair - 1][place], seq, math.floor(due), *row])
         rows.sort(key=lambda row: row[0])
         lines += [",".join(str(value) for value in [*row[1:3], row[3][0], *row[4:]]) for row in rows]
-        blocks += _summaries(rows, design, asked)
+        blocks += _summaries(rows, design, asked, [*cycle[offsets[pair - 1] :], *cycle[: offsets[pair - 1]]])
     text = "\n".join(lines) + "\n"
     return text, {
         "format": 1,
@@ -200,7 +200,7 @@ def _objective(row: list[Any]) -> int:
     return int(row[7] if row[8] == "" else row[8])
 
 
-def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any]) -> list[dict[str, Any]]:
+def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any], mix: list[int]) -> list[dict[str, Any]]:
     found = []
     counted_of_pair = [row for row in rows if row[5] >= 0]
     for number in sorted({row[2] for row in rows}):
@@ -227,6 +227,7 @@ def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any]) -> lis
                 "statuses": _tally(str(row[9]) for row in counted if row[9]),
                 **{f"p{percent}_us": _rank(ordered, percent) for percent in (50, 90, 95, 99)},
                 "mean_us": round(sum(ordered) / len(ordered), 1),
+                "mean_p50_us": _mean_p50(counted, mix),
                 "user_p99_us": _rank(sorted(row[7] for row in counted), 99),
                 "lag_p99_us": lag,
                 "achieved_rate": round(rate, 2),
@@ -240,6 +241,13 @@ def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any]) -> lis
             }
         )
     return found
+
+
+def _mean_p50(rows: list[list[Any]], mix: list[int]) -> float:
+    """`mix`: the requests in order, again and again."""
+    alike = {request: [row for row in rows if mix[row[4] % len(mix)] == request] for request in set(mix)}
+    p50s = {request: _rank(sorted(map(_objective, those)), 50) for request, those in alike.items() if those}
+    return round(sum(p50s[mix[row[4] % len(mix)]] for row in rows) / len(rows), 1)
 
 
 def _rank(ordered: list[int], percent: int) -> int:

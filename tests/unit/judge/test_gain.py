@@ -33,6 +33,12 @@ def test_a_duet_without_one_agreed_paired_gain_tells_nothing(told):
     assert gain(two({"paired_gain": told[0]}, {"paired_gain": told[1]}), "p50", "duet") is None
 
 
+def test_the_mean_p50_is_the_blocks_own_figure_and_untold_is_no_gain():
+    mixed = two({"mean_p50_us": 300.0}, {"mean_p50_us": 150.0})
+    assert gain(mixed, "mean_p50", "duet") == pytest.approx(math.log(2))
+    assert gain(two({"mean_p50_us": 300.0}, {}), "mean_p50", "duet") is None
+
+
 def test_cpu_per_request_comes_from_the_side_metrics():
     cheap = two({"metrics": {"cpu_us_per_request": 90.0}}, {"metrics": {"cpu_us_per_request": 60.0}})
     assert gain(cheap, "cpu_per_request", "duet") == pytest.approx(math.log(1.5))

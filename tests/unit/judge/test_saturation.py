@@ -82,6 +82,7 @@ def saturated(*, design: str = "duet", pairs: int = 2, failing: bool = False) ->
                     "error_classes": {"timeout": errors} if errors else {},
                     "statuses": statuses,
                     "mean_us": round(sum(latencies) / len(mine), 1),
+                    "mean_p50_us": None,
                     "user_p99_us": rank[99],
                     "lag_p99_us": 0,
                     "bytes": 100 * len(mine),

@@ -85,8 +85,15 @@ def test_an_objective_of_zero_counts_as_one_microsecond(control, variant, expect
     for told in sidecar["blocks"]:
         value = variant if told["arm"] == "variant" else control
         told.update({f"p{percent}_us": value for percent in (50, 90, 95, 99)})
-        told.update(mean_us=float(value), user_p99_us=500, paired_gain=expected)
+        told.update(mean_us=float(value), mean_p50_us=float(value), user_p99_us=500, paired_gain=expected)
     assert recompute(text, sidecar)[0].paired_gain == expected
+
+
+def test_a_block_of_an_agent_that_told_no_mean_p50_is_whole_without_it():
+    text, sidecar = build()
+    for told in sidecar["blocks"]:
+        del told["mean_p50_us"]
+    assert [block.mean_p50_us for block in recompute(text, sidecar)] == [None] * 4
 
 
 def test_a_switchback_that_was_stopped_between_two_blocks_keeps_its_last_block():
@@ -129,7 +136,7 @@ def test_a_block_in_which_the_clock_was_set_is_invalid_and_has_no_stamps():
         rows = [line.split(",") for line in text.splitlines()[1:]]
         values = sorted(int(row[6]) for row in rows if row[1] == str(number) and int(row[4]) >= 0)
         told |= {f"p{percent}_us": values[math.ceil(len(values) * percent / 100) - 1] for percent in (50, 90, 95, 99)}
-        told |= {"mean_us": round(sum(values) / len(values), 1), "valid": number != 2}
+        told |= {"mean_us": round(sum(values) / len(values), 1), "mean_p50_us": None, "valid": number != 2}
     assert [block.valid for block in recompute(text, sidecar)] == [True, False, True, True]
 
 
@@ -296,7 +303,7 @@ def test_a_sidecar_at_odds_with_the_rows_is_named_by_its_field(path, value, comp
 
 COMPUTED = [
     "pair", "block", "arm", "configuration", "requests", "errors", "error_classes", "statuses", "p50_us", "p90_us",
-    "p95_us", "p99_us", "mean_us", "user_p99_us", "lag_p99_us", "achieved_rate", "bytes", "paired_gain",
+    "p95_us", "p99_us", "mean_us", "mean_p50_us", "user_p99_us", "lag_p99_us", "achieved_rate", "bytes", "paired_gain",
 ]  # fmt: skip
 
 

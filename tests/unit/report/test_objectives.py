@@ -59,7 +59,9 @@ def test_a_pareto_set_says_what_is_left_to_choose_from(plan: RunPlan, result: Ru
     assert words in report_page(plan, result, {})
 
 
-@pytest.mark.parametrize("metric", ["p50", "p90", "p95", "p99", "mean", "cpu_per_request", "memory", "throughput"])
+@pytest.mark.parametrize(
+    "metric", ["p50", "p90", "p95", "p99", "mean", "mean_p50", "cpu_per_request", "memory", "throughput"]
+)
 def test_every_metric_has_words_of_its_own(metric: Metric) -> None:
     assert len(objective_words(Objective(metric=metric)).split()) >= 7
 

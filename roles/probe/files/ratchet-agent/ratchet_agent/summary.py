@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ratchet_agent.exchange import ERRORS
@@ -55,9 +56,19 @@ def saturated_rates(blocks: list[Rows]) -> list[float]:
 
 
 def summarise(
-    rows: Rows, plan: Plan, *, achieved: float, clock_set: bool, probe_busy_share: float | None = None
+    rows: Rows,
+    plan: Plan,
+    asked: Iterator[int],
+    *,
+    achieved: float,
+    clock_set: bool,
+    probe_busy_share: float | None = None,
 ) -> dict[str, Any]:
-    """The part of a block's summary that follows from its rows (docs/csv.md)."""
+    """The part of a block's summary that follows from its rows (docs/csv.md).
+
+    Args:
+        asked: which request of the workload each row was, in order of sequence; may go on.
+    """
     first = rows.burn_in
     errors = Counter(ERRORS[error] for error in rows.error[first:] if error)
     lags = sorted(rows.lag[first:])
@@ -79,6 +90,7 @@ def summarise(
         reasons.append(CLOCK_WAS_SET)
     return {
         **latency_figures(rows.objectives()),
+        "mean_p50_us": None if plan.saturation else mean_p50(rows.objectives(), itertools.islice(asked, first, None)),
         "errors": sum(errors.values()),
         "error_classes": {error: errors[error] for error in sorted(errors) if errors[error]},
         "statuses": {str(status): n for status, n in sorted(Counter(rows.status[first:]).items()) if status},
@@ -94,6 +106,15 @@ def summarise(
 
 
 CLOCK_WAS_SET = "the host's clock was set"
+
+
+def mean_p50(objectives: list[int], asked: Iterable[int]) -> float:
+    """The mean of the requests' own p50 in microseconds, each as often as it was asked for, to one decimal."""
+    by_request: defaultdict[int, list[int]] = defaultdict(list)
+    for objective, request in zip(objectives, asked, strict=False):
+        by_request[request].append(objective)
+    total = sum(len(took) * nearest_rank(sorted(took), 50) for took in by_request.values())
+    return round(total / len(objectives), 1)
 
 
 def latency_figures(objectives: list[int]) -> dict[str, float | int]:

@@ -190,7 +190,7 @@ class Trial:
             (live,) = (lane.rows for lane in lanes if isinstance(lane.rows, LiveRows))
             if not self._traffic.collect(live):
                 return None
-            return [({**self._traffic.summarise(live), "paired_gain": None}, self._traffic.served)]
+            return [({**self._traffic.summarise(live), "paired_gain": None, "mean_p50_us": None}, self._traffic.served)]
         probed = [lane.rows for lane in lanes if isinstance(lane.rows, Rows)]
         gain = None
         if plan.saturation:
@@ -202,7 +202,12 @@ class Trial:
                 gain = paired_gain(objectives["control"], objectives["variant"])
         summaries = [
             summarise(
-                rows, plan, achieved=rate, clock_set=stretch.clock_set, probe_busy_share=stretch.busy_share(position)
+                rows,
+                plan,
+                self._mix.sequence(rows.pair),
+                achieved=rate,
+                clock_set=stretch.clock_set,
+                probe_busy_share=stretch.busy_share(position),
             )
             for position, (rows, rate) in enumerate(zip(probed, achieved, strict=True))
         ]
