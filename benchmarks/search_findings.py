@@ -45,9 +45,14 @@ class Cell:
 
 @dataclass
 class Findings:
-    """What each method found, by cell; with a file also there, a line of JSON a cell, written when it is complete."""
+    """What each method found, by cell; with a file also there, a line of JSON a cell, written when it is complete.
+
+    Args:
+        question: what was asked of the methods, in short. Lines that answer another one are left alone.
+    """
 
     record: Path | None = None
+    question: str = ""
     _found: dict[Cell, dict[str, Found]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,7 +61,10 @@ class Findings:
             return
         for number, line in enumerate(self.record.read_text().splitlines(), start=1):
             try:
-                cell, found = _read(json.loads(line))
+                document = json.loads(line)
+                cell, found = _read(document)
+                if document["question"] != self.question:
+                    continue
             except (ValueError, TypeError, KeyError) as error:
                 raise SystemExit(
                     f"{self.record}, line {number} is not a finding of this benchmark ({error!r}): "
@@ -72,7 +80,11 @@ class Findings:
         self._found[cell] = dict(found)
         if self.record is None:
             return
-        line = asdict(cell) | {"found": {method: asdict(each) for method, each in found.items()}}
+        line = (
+            {"question": self.question}
+            | asdict(cell)
+            | {"found": {method: asdict(each) for method, each in found.items()}}
+        )
         with self.record.open("a") as record:
             record.write(json.dumps(line) + "\n")
 

@@ -18,6 +18,7 @@ from benchmarks.search_on_hosts import (
     BASELINES,
     OURS,
     RACE,
+    RACE_VARIANTS,
     Bench,
     belief_of_ours,
     belief_of_peer,
@@ -25,8 +26,10 @@ from benchmarks.search_on_hosts import (
     figures_of,
     measure,
     methods,
+    question,
     raced_settings,
     trial_of,
+    whole_site,
 )
 from benchmarks.search_peers import PEERS, Smac, installed, random_search, tpe_once
 from benchmarks.search_worlds import SimulatedHost, experiment, plan, true_gain
@@ -98,7 +101,7 @@ def test_the_questions_are_experiments_that_a_fleet_would_accept(tmp_path: Path)
     bench._write("raced", trial_of(*raced_settings(BASELINES["Debian's settings"], 1)))
     raced = read_experiment(tmp_path / "experiments/raced/meta.json")
     check_parameters(Project(CHECKOUT), raced)
-    assert len({variant.name for variant in raced.variants}) == 8
+    assert len({variant.name for variant in raced.variants}) == RACE_VARIANTS
     assert len(ranges.ranges) >= 12
     assert one.model_copy(update={"name": ranges.name}).timing == ranges.timing
     assert one.objective == ranges.objective
@@ -112,14 +115,14 @@ def test_what_is_raced_is_drawn_with_the_seed_from_what_is_safe() -> None:
         settings = raced_settings(baseline, 1)
         assert settings == raced_settings(baseline, 1)
         assert settings != raced_settings(baseline, 2)
-        assert len({str(setting) for setting in settings}) == 8
+        assert len({str(setting) for setting in settings}) == RACE_VARIANTS
     # 768 connections beside so many cached files are more than the host's 1,024.
     cached = [raced_settings(BASELINES["Debian's settings"], seed) for seed in range(1, 6)]
     assert max(each.get("nginx_open_file_cache_max", 0) for settings in cached for each in settings) < 256
 
 
 def test_a_race_needs_its_time() -> None:
-    assert RACE in methods(6.0)
+    assert RACE in methods(search_on_hosts.MINUTES)
     assert RACE not in methods(1.5)
 
 
@@ -187,6 +190,22 @@ def test_what_is_complete_is_on_record_and_not_measured_again(tmp_path: Path) ->
     # Without the peer that was not there in every cell.
     assert seen == {OURS: found(0.1, 0.2), "random": found(0.05, 0.3)}
     assert Findings(record).of("here", 6.0, 1) == {OURS: found(0.1), "random": found(0.05)}
+
+
+def test_findings_of_another_question_are_left_alone(tmp_path: Path) -> None:
+    record = tmp_path / "record.jsonl"
+    cell = Cell("here", 6.0, 1)
+    Findings(record, "p50").add(cell, {OURS: found(0.1)[0]})
+    assert cell not in Findings(record, "mean")
+    Findings(record, "mean").add(cell, {OURS: found(0.2)[0]})
+    assert [Findings(record, asked).of("here", 6.0, 1)[OURS] for asked in ("p50", "mean")] == [found(0.1), found(0.2)]
+
+
+def test_another_experiment_is_another_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question()
+    assert question() == asked
+    monkeypatch.setattr(search_on_hosts, "whole_site", lambda: whole_site() | {"objective": {"metric": "p99"}})
+    assert question() != asked
 
 
 @pytest.mark.parametrize("line", ["{", "{}", '{"baseline": "a", "minutes": 6, "seed": 1, "found": {"ours": 1}}'])
