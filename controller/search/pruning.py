@@ -1,12 +1,14 @@
 """Pruning: which parameters of a winner are worth their line in the configuration?
 
 Leave one out: the winner is the control, the same without one parameter the variant. When no harm shows the parameter
-goes, and the next is asked of what is left. The smaller diff is then proven against the baseline like any variant, so
-that many losses too small to see cannot add up to one that is not told.
+goes, and the next is asked of what is left. Losses too small to see may add up: so what is left meets the whole winner,
+and until it holds the gain, the half of the left-out parameters that seemed to cost most comes back. Then it is proven
+against the baseline like any variant.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from controller.model.experiment import Experiment, Frozen, ParameterValue
@@ -16,6 +18,11 @@ from controller.search.space import without
 
 # Pairs of one question, over all hosts: ten small losses in a row are evidence of 2**10.
 PRUNE_PAIRS = 12
+# Pairs of the question whether what is left holds the gain: more, as it is about all losses together.
+HOLD_PAIRS = 24
+# What is left may seem to lose so much of the minimum effect.
+TOLERATED = 0.5
+NOT_HELD = "without it and others the gain was not held"
 
 
 class Removal(Frozen):
@@ -70,3 +77,39 @@ def answer(experiment: Experiment, removal: Removal, result: TrialResult) -> Imp
         kept=harm,
         note=note,
     )
+
+
+def holds(result: TrialResult, minimum_effect: float) -> bool:
+    """Whether what is left, as the variant against the whole winner, holds the gain.
+
+    By the estimate and not by evidence: what cannot be told apart from no loss may still be one.
+    """
+    if result.reason == "no-difference":
+        return True
+    seen = result.effect
+    return result.reason == "undecided" and seen is not None and seen.estimate >= -TOLERATED * minimum_effect
+
+
+def larger(
+    experiment: Experiment,
+    winner: dict[str, ParameterValue],
+    left: dict[str, ParameterValue],
+    answers: Sequence[Importance],
+) -> dict[str, ParameterValue]:
+    """What to try when `left` does not hold the gain: with the half of what was left out that seemed to cost most."""
+    losses = {each.parameter: each.loss.estimate for each in answers if each.loss is not None}
+    out = sorted((name for name in winner if name not in left), key=lambda name: losses.get(name, 0.0), reverse=True)
+    back = {*left, *out[: math.ceil(len(out) / 2)]}
+    # Conditions name earlier ranges: what a parameter depends on comes back with it.
+    for name in reversed(list(winner)):
+        if name in back:
+            back |= experiment.ranges[name].when.keys() & winner.keys()
+    return {name: value for name, value in winner.items() if name in back}
+
+
+def brought_back(answers: Sequence[Importance], left: dict[str, ParameterValue]) -> list[Importance]:
+    """The answers, where a parameter that nothing spoke for alone is kept for what it does with others."""
+    return [
+        each.model_copy(update={"kept": True, "note": NOT_HELD}) if each.parameter in left and not each.kept else each
+        for each in answers
+    ]

@@ -16,7 +16,17 @@ from controller.model.run import Importance, SearchSummary
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.search import bayes
 from controller.search.ledger import Entry, Stop, Try, seconds_spent, standings
-from controller.search.pruning import PRUNE_PAIRS, Removal, answer, next_removal
+from controller.search.pruning import (
+    HOLD_PAIRS,
+    NOT_HELD,
+    PRUNE_PAIRS,
+    Removal,
+    answer,
+    brought_back,
+    holds,
+    larger,
+    next_removal,
+)
 from controller.search.safe_space import Capacity, unsafe
 from controller.workflow import engine
 from controller.workflow.context import RunContext
@@ -198,7 +208,7 @@ class _RangeSearch:
     # --- pruning ------------------------------------------------------------------------------------------------------
 
     def prune(self) -> None:
-        """Leave out what costs nothing that can be shown; the smaller diff must then prove itself."""
+        """Leave out what costs nothing that can be shown; the smaller diff must hold the gain, and prove itself."""
         if self._winner is None:
             return
         plan, proven = self._winner
@@ -207,12 +217,17 @@ class _RangeSearch:
             asked = next_removal(self._experiment, winner, self._answers)
             if not isinstance(asked, Removal):
                 break
-            result = self._ask(asked, plan.variant.name)
-            if result.reason in RUN_ENDS:
-                # Proven is proven: the winner is kept as it is, unless the operator or a host ends the run.
-                self._stopped, self._ended_early = result.note or result.reason, True
+            name = f"without-{asked.parameter.removeprefix('nginx_').replace('_', '-')}"[:63].rstrip("-")
+            why = f"is {asked.parameter} worth keeping?"
+            variant = Variant(name=name, parameters=asked.variant)
+            result = self._ask(variant, asked.control, plan.variant.name, pairs=PRUNE_PAIRS, why=why)
+            if self._ended_early:
                 return
             self._answers.append(answer(self._experiment, asked, result))
+        left = self._held(asked, plan.variant)
+        if self._ended_early:
+            return
+        self._answers = brought_back(self._answers, left)
         self._answers += [
             Importance(
                 experiment=self._experiment.name,
@@ -220,42 +235,53 @@ class _RangeSearch:
                 value=value,
                 trial=plan.number,
                 kept=True,
-                note="all that is left of the gain",
+                note="all that is left of the gain" if left == asked else NOT_HELD,
             )
-            for name, value in asked.items()
+            for name, value in left.items()
             if name not in {each.parameter for each in self._answers}
         ]
-        if asked == winner:
+        if left == winner:
             return
-        smaller = Variant(name=plan.variant.name.replace("final", "pruned"), parameters=asked)
+        smaller = Variant(name=plan.variant.name.replace("final", "pruned"), parameters=left)
         pruned_plan, pruned = self._prove(smaller)
-        if self._ended_early:
-            return
-        if pruned.verdict == "KEEP" and _holds(pruned, proven):
-            self._replace(proven, f"{smaller.name} holds the gain with {len(asked)} of {len(winner)} parameters")
+        if pruned.verdict == "KEEP" and not self._ended_early:
+            self._replace(proven, f"{smaller.name} holds the gain with {len(left)} of {len(winner)} parameters")
             self._winner = (pruned_plan, pruned)
-        elif pruned.verdict == "KEEP":
-            self._replace(pruned, f"{plan.variant.name} gains more")
 
-    def _ask(self, asked: Removal, against: str) -> TrialResult:
-        """One duet of the winner against the winner without a parameter."""
+    def _held(self, left: dict[str, ParameterValue], whole: Variant) -> dict[str, ParameterValue]:
+        """The smallest of the diffs that are tried which holds the winner's gain; at last the winner itself."""
+        least, winner = self._experiment.objective.minimum_effect, dict(whole.parameters)
+        while left != winner:
+            smaller = Variant(name=f"left-{len(left)}-of-{len(winner)}", parameters=left)
+            result = self._ask(smaller, winner, whole.name, pairs=HOLD_PAIRS, why="does it hold the gain?")
+            if self._ended_early or holds(result, least):
+                break
+            left = larger(self._experiment, winner, left, self._answers)
+        return left
+
+    def _ask(
+        self, variant: Variant, control: dict[str, ParameterValue], against: str, *, pairs: int, why: str
+    ) -> TrialResult:
+        """One duet of a part of the winner, the variant, against more of it."""
         steps = self._steps
         # With a minimum effect of zero, futility is evidence of harm and nothing else.
         objective = self._experiment.objective.model_copy(update={"minimum_effect": 0.0})
         experiment = self._experiment.model_copy(update={"objective": objective})
-        name = f"without-{asked.parameter.removeprefix('nginx_').replace('_', '-')}"[:63].rstrip("-")
-        plan = self._plan(self._first + len(self._results), Variant(name=name, parameters=asked.variant), experiment)
+        plan = self._plan(self._first + len(self._results), variant, experiment)
         proposal = Try(
             trial=plan.number,
             variant=plan.variant,
-            pairs_per_host=math.ceil(PRUNE_PAIRS / len(plan.hosts)),
-            why=f"is {asked.parameter} worth keeping?",
+            pairs_per_host=math.ceil(pairs / len(plan.hosts)),
+            why=why,
         )
-        entry = steps.measure(plan, proposal, trials_in_run=plan.number, control=asked.control)
+        entry = steps.measure(plan, proposal, trials_in_run=plan.number, control=control)
         result = result_of(
             steps.context, steps.plan.run_id, plan, [entry], outdone="", against=against, default="undecided"
         )
         self._results.append(result)
+        if result.reason in RUN_ENDS:
+            # Proven is proven: the winner is kept as it is, unless the operator or a host ends the run.
+            self._stopped, self._ended_early = result.note or result.reason, True
         return result
 
     def _replace(self, result: TrialResult, note: str) -> None:
@@ -294,9 +320,3 @@ class _RangeSearch:
             ),
             stop=stop,
         )
-
-
-def _holds(pruned: TrialResult, proven: TrialResult) -> bool:
-    """Whether the smaller diff's interval reaches the whole one's estimate."""
-    ours, theirs = pruned.confirmed_effect or pruned.effect, proven.confirmed_effect or proven.effect
-    return ours is not None and theirs is not None and ours.high >= theirs.estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.model.experiment import Experiment, ParameterValue
 from controller.model.run import Importance
 from controller.model.trial import Effect, ReasonCode, TrialResult
-from controller.search.pruning import Removal, answer, next_removal
+from controller.search.pruning import Removal, answer, brought_back, holds, larger, next_removal
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -99,3 +99,42 @@ def test_a_guardrail_or_no_measurement_keeps_the_parameter() -> None:
         ("rejected-by-nginx", None),
     ):
         assert answer(EXPERIMENT, ask([]), result(reason, effect)).kept  # type: ignore[arg-type]
+
+
+def test_what_is_left_holds_the_gain_when_it_seems_to_lose_little_of_the_minimum_effect() -> None:
+    assert holds(result("no-difference", None), 0.03)
+    assert holds(result("undecided", Effect(estimate=-0.014, low=-0.1, high=0.1)), 0.03)
+    # What may be noise may be a loss too: the estimate decides, not the interval.
+    assert not holds(result("undecided", Effect(estimate=-0.016, low=-0.1, high=0.1)), 0.03)
+    assert not holds(result("undecided", None), 0.03)
+    for reason in ("slower", "futile", "guardrail-memory", "rejected-by-nginx"):
+        assert not holds(result(reason, Effect(estimate=0.1, low=0.0, high=0.2)), 0.03)  # type: ignore[arg-type]
+
+
+def lost(parameter: str, loss: float | None) -> Importance:
+    effect = None if loss is None else Effect(estimate=loss, low=loss - 0.1, high=loss + 0.1)
+    return Importance(experiment="tune", parameter=parameter, value=1, trial=9, loss=effect, kept=False)
+
+
+def test_the_dearer_half_comes_back_until_the_winner_is_whole() -> None:
+    cheap_and_dear = [
+        lost("nginx_open_file_cache_max", None),
+        lost("nginx_open_file_cache", 0.01),
+        lost("nginx_gzip_comp_level", 0.02),
+    ]
+    once = larger(EXPERIMENT, WINNER, {}, cheap_and_dear)
+    assert once == {"nginx_gzip_comp_level": 3, "nginx_open_file_cache": True}
+    assert larger(EXPERIMENT, WINNER, once, cheap_and_dear) == WINNER
+
+
+def test_what_depends_on_another_comes_back_with_it() -> None:
+    answers = [lost("nginx_open_file_cache_max", 0.02), lost("nginx_open_file_cache", 0.01)]
+    assert larger(EXPERIMENT, WINNER, {"nginx_gzip_comp_level": 3}, answers) == WINNER
+
+
+def test_a_parameter_that_came_back_is_told_as_kept_and_why() -> None:
+    gone, back = brought_back(
+        [lost("nginx_open_file_cache", 0.01), lost("nginx_gzip_comp_level", 0.02)], {"nginx_gzip_comp_level": 3}
+    )
+    assert (gone.kept, gone.note) == (False, "")
+    assert (back.kept, back.note) == (True, "without it and others the gain was not held")
