@@ -179,8 +179,8 @@ class Bench:
         """The same test for all: an ordinary trial, with more fresh pairs."""
         if not belief.parameters:
             return Found(belief, 0.0)
-        trial = trial_of(belief.parameters)
-        self._write(CONFIRMED, trial | {"timing": trial["timing"] | {"confirm_pairs": CONFIRM_PAIRS}})
+        asked = trial_of(belief.parameters)
+        self._write(CONFIRMED, asked | {"timing": asked["timing"] | {"confirm_pairs": CONFIRM_PAIRS}})
         (trial,) = self._fleet.optimize(CONFIRMED, seed=1000 + seed)["trials"]
         if trial["verdict"] != "KEEP":
             return Found(belief, 0.0)

@@ -107,9 +107,34 @@ def larger(
     return {name: value for name, value in winner.items() if name in back}
 
 
-def brought_back(answers: Sequence[Importance], left: dict[str, ParameterValue]) -> list[Importance]:
-    """The answers, where a parameter that nothing spoke for alone is kept for what it does with others."""
-    return [
+def concluded(
+    answers: Sequence[Importance],
+    pruned: dict[str, ParameterValue],
+    left: dict[str, ParameterValue],
+    *,
+    experiment: str,
+    trial: int,
+) -> list[Importance]:
+    """What became of each parameter in the end: `left` of the winner, of which `pruned` was left before any came back.
+
+    Args:
+        trial: the winner's, told of parameters that no question was about.
+    """
+    told = [
         each.model_copy(update={"kept": True, "note": NOT_HELD}) if each.parameter in left and not each.kept else each
         for each in answers
     ]
+    asked = {each.parameter for each in answers}
+    told += [
+        Importance(
+            experiment=experiment,
+            parameter=name,
+            value=value,
+            trial=trial,
+            kept=True,
+            note="all that pruning left of the gain" if name in pruned else NOT_HELD,
+        )
+        for name, value in left.items()
+        if name not in asked
+    ]
+    return told

@@ -18,11 +18,10 @@ from controller.search import bayes
 from controller.search.ledger import Entry, Stop, Try, seconds_spent, standings
 from controller.search.pruning import (
     HOLD_PAIRS,
-    NOT_HELD,
     PRUNE_PAIRS,
     Removal,
     answer,
-    brought_back,
+    concluded,
     holds,
     larger,
     next_removal,
@@ -227,19 +226,7 @@ class _RangeSearch:
         left = self._held(asked, plan.variant)
         if self._ended_early:
             return
-        self._answers = brought_back(self._answers, left)
-        self._answers += [
-            Importance(
-                experiment=self._experiment.name,
-                parameter=name,
-                value=value,
-                trial=plan.number,
-                kept=True,
-                note="all that is left of the gain" if left == asked else NOT_HELD,
-            )
-            for name, value in left.items()
-            if name not in {each.parameter for each in self._answers}
-        ]
+        self._answers = concluded(self._answers, asked, left, experiment=self._experiment.name, trial=plan.number)
         if left == winner:
             return
         smaller = Variant(name=plan.variant.name.replace("final", "pruned"), parameters=left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.model.experiment import Experiment, ParameterValue
 from controller.model.run import Importance
 from controller.model.trial import Effect, ReasonCode, TrialResult
-from controller.search.pruning import Removal, answer, brought_back, holds, larger, next_removal
+from controller.search.pruning import Removal, answer, concluded, holds, larger, next_removal
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -133,8 +133,22 @@ def test_what_depends_on_another_comes_back_with_it() -> None:
 
 
 def test_a_parameter_that_came_back_is_told_as_kept_and_why() -> None:
-    gone, back = brought_back(
-        [lost("nginx_open_file_cache", 0.01), lost("nginx_gzip_comp_level", 0.02)], {"nginx_gzip_comp_level": 3}
-    )
+    answers = [lost("nginx_open_file_cache", 0.01), lost("nginx_gzip_comp_level", 0.02)]
+    gone, back = concluded(answers, {}, {"nginx_gzip_comp_level": 3}, experiment="tune", trial=7)
     assert (gone.kept, gone.note) == (False, "")
     assert (back.kept, back.note) == (True, "without it and others the gain was not held")
+
+
+def test_what_no_question_was_about_is_kept_and_told_too() -> None:
+    pruned: dict[str, ParameterValue] = {"nginx_gzip_comp_level": 3}
+    answers = [lost("nginx_open_file_cache", 0.01)]
+    (_, last) = concluded(answers, pruned, pruned, experiment="tune", trial=7)
+    assert (last.parameter, last.value, last.trial, last.kept) == ("nginx_gzip_comp_level", 3, 7, True)
+    assert last.note == "all that pruning left of the gain"
+    # Its dependant went with the switch, unasked, and came back with it; the last that was left was never left out.
+    notes = {each.parameter: each.note for each in concluded(answers, pruned, WINNER, experiment="tune", trial=7)}
+    assert notes == {
+        "nginx_open_file_cache": "without it and others the gain was not held",
+        "nginx_open_file_cache_max": "without it and others the gain was not held",
+        "nginx_gzip_comp_level": "all that pruning left of the gain",
+    }

@@ -70,6 +70,7 @@ def summarise(
         asked: which request of the workload each row was, in order of sequence; may go on.
     """
     first = rows.burn_in
+    objectives = rows.objectives()
     errors = Counter(ERRORS[error] for error in rows.error[first:] if error)
     lags = sorted(rows.lag[first:])
     lag_p95 = nearest_rank(lags, 95)
@@ -89,8 +90,8 @@ def summarise(
     if clock_set:
         reasons.append(CLOCK_WAS_SET)
     return {
-        **latency_figures(rows.objectives()),
-        "mean_p50_us": None if plan.saturation else mean_p50(rows.objectives(), itertools.islice(asked, first, None)),
+        **latency_figures(objectives),
+        "mean_p50_us": None if plan.saturation else mean_p50(objectives, itertools.islice(asked, first, None)),
         "errors": sum(errors.values()),
         "error_classes": {error: errors[error] for error in sorted(errors) if errors[error]},
         "statuses": {str(status): n for status, n in sorted(Counter(rows.status[first:]).items()) if status},
