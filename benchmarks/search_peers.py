@@ -1,5 +1,5 @@
-"""Peers of our search, which look once at each setting and believe their best look: random search, TPE without
-repeats, and the default optimiser of mlos_bench (SMAC by mlos_core, an optional group: docs/dependencies.md).
+"""Peers of our search, which look once at each setting and believe their best look: random search, Optuna's TPE, and
+the default optimiser of mlos_bench (SMAC by mlos_core, an optional group: docs/dependencies.md).
 
 A peer has the form of our own proposer, `controller.search.bayes.propose`. So `python -m benchmarks.search_peers PEER
 optimize --strategy bayes ...` is the command `controller` with the peer in its place: what a look is, what is unsafe
@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain, islice
 from typing import Any, Protocol
 from unittest.mock import patch
 
 from controller.model.experiment import Choice, Experiment, IntegerRange, NumberRange, Range
 from controller.model.ranges import value_of
 from controller.model.run import Budget
-from controller.search import bayes
-from controller.search.bayes import SearchPlan, Unsafe
-from controller.search.bayes import propose as ours
-from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent, standings
+from controller.search import bayes, draws
+from controller.search.bayes import SearchPlan
+from controller.search.draws import Unsafe
+from controller.search.ledger import Entry, Proposal, Stop, looks, seconds_spent, standings
 from controller.search.space import Parameters, applies
 
 # mlos_bench gives its optimiser so many trials unless it is told otherwise; SMAC takes a quarter of them to begin with.
 SMAC_TRIALS = 100
-_ENDLESS = Budget(minutes=10_000, trials=2000, least_progress=0.0)
+# TPE draws again where it drew something unsafe or known; after so many draws chance does.
+TPE_DRAWS = 20
 
 
 class Peer(Protocol):
@@ -46,31 +48,32 @@ def _spent(ledger: Sequence[Entry], budget: Budget) -> str:
 
 @dataclass(frozen=True)
 class OnceEach:
-    """Our own proposer with one look at each setting: Optuna's TPE, or without `model` the draws it begins with."""
+    """One look at each setting that Optuna draws: by its TPE once some are known, or without `model` at random."""
 
     model: bool
 
     def __call__(self, search: SearchPlan, ledger: Sequence[Entry]) -> Proposal:
         if over := _spent(ledger, search.budget):
             return Stop(why=over)
-        # What has ended is never looked at again.
-        told = [entry.model_copy(update={"ended": entry.ended or "undecided"}) for entry in ledger]
-        search = replace(search, budget=_ENDLESS)
-        if not self.model:
-            first = search.first + len(ledger)
-            told, search = [], replace(search, seed=search.seed * 100_003 + first, first=first)
-        drawn = ours(search, told)
-        return drawn.model_copy(update={"ranking": []}) if isinstance(drawn, Stop) else drawn
+        number = len(ledger)
+        seed = search.seed * 100_003 + search.first + number
+        known = looks(ledger)
+        drawn: Iterator[Parameters] = islice(draws.at_random(search.experiment, seed), bayes.DRAWS)
+        if self.model and number >= bayes.startup(search.experiment):
+            drawn = chain(islice(draws.by_tpe(search.experiment, known, seed), TPE_DRAWS), drawn)
+        for parameters in drawn:
+            if not search.unsafe(parameters) and all(parameters != look.parameters for look in known):
+                return search.look_at_new(number, parameters)
+        return Stop(why="no safe setting is left that was not tried")
 
 
 random_search, tpe_once = OnceEach(model=False), OnceEach(model=True)
 
 
 def drawn_settings(experiment: Experiment, seed: int, count: int, unsafe: Unsafe) -> list[Parameters]:
-    """So many safe settings at random, as random search draws them."""
-    search = SearchPlan(experiment, seed=seed, budget=_ENDLESS, hosts=1, unsafe=unsafe)
-    drawn = (random_search(replace(search, first=number), []) for number in range(1, count + 1))
-    return [dict(each.variant.parameters) for each in drawn if isinstance(each, Try)]
+    """So many safe settings at random."""
+    drawn = islice(draws.at_random(experiment, seed), bayes.DRAWS)
+    return [parameters for parameters in drawn if not unsafe(parameters)][:count]
 
 
 class Smac:

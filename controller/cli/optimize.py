@@ -98,7 +98,7 @@ def _of_strategy(experiments: list[Experiment], args: argparse.Namespace) -> lis
 
     wants_ranges = args.strategy == "bayes"
     if wants_ranges:
-        from controller.search.bayes import require_optuna
+        from controller.search.draws import require_optuna
 
         require_optuna()
     fitting = [experiment for experiment in experiments if bool(experiment.ranges) == wants_ranges]

@@ -1,7 +1,9 @@
-"""The search of ranges: Optuna proposes, noise is met by repeats of the promising ones alone.
+"""The search of ranges: Optuna draws settings, a model of what was seen chooses, what looks promising is repeated.
 
-TPE (multivariate, grouped by conditions) models good and bad settings; it is rebuilt from the ledger at every call and
-seeded by the number of the proposal, so that a ledger gives one next proposal, whoever asks and however often.
+The first settings are drawn at random. From then on Optuna's draws, and mixtures of them with the best settings so
+far, are candidates, and the next look is at the one with the largest expected improvement (`additive_model`). All of
+it is rebuilt from the ledger at every call and seeded by the number of the proposal, so that a ledger gives one next
+proposal, whoever asks and however often.
 
 A setting is measured for a few pairs. Only if that makes it look better than the best known one, it is measured again,
 before anything is built on it: the first look at the best of many is too good to be true. What the search believes in
@@ -12,21 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
 
 from controller.judge.evidence import log_gain
-from controller.model.errors import BadInput
-from controller.model.experiment import Choice, Experiment, IntegerRange, NumberRange, Variant
-from controller.model.ranges import drawn_from, value_of
+from controller.model.experiment import Experiment, Variant
 from controller.model.run import Budget
-from controller.search.ledger import Entry, Proposal, Standing, Stop, Try, seconds_spent, standings
-from controller.search.space import Parameters, applies
-
-if TYPE_CHECKING:
-    import optuna
+from controller.search.draws import Unsafe, at_random, by_tpe
+from controller.search.ledger import Entry, Look, Proposal, Standing, Stop, Try, looks, seconds_spent, standings
+from controller.search.space import Parameters, mixed
 
 # Pairs of one look, over all hosts: enough for an interval, and for evidence of futility (2**5 > 20) before their end.
 LOOK_PAIRS = 6
@@ -37,17 +35,16 @@ MATERIAL = 2.0
 # The last tenth of the minutes is for telling the leaders apart.
 EXPLORED = 0.9
 FINALISTS = 2
-# Proposals that are unsafe or known are drawn again, so often.
-DRAWS = 200
+# Settings drawn at random, and by TPE, from which the next one comes.
+DRAWS, TPE_DRAWS = 200, 16
+# Each round mixes the best settings with these draws, of which up to so many parameters are taken, so often; the best
+# go on to the next round.
+MIXED, TAKEN, ROUNDS, SURVIVORS = 200, 3, 3, 10
+# Fewer looks teach nothing.
+FEWEST = 3
 # The window over which progress is measured, and the least number of settings before the search may give up.
 WINDOW = 12
 _SEEDS = 2**31
-
-Unsafe = Callable[[Parameters], str]
-# No value for these: nothing was measured, or nothing that can be trusted.
-_FAILED = frozenset(
-    {"rejected-by-nginx", "measurement-invalid", "guardrail-missing-data", "host-failed", "interrupted"}
-)
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,12 @@ def propose(search: SearchPlan, ledger: Sequence[Entry]) -> Proposal:
     standing = standings(ledger)
     ended = _ended(standing, search.budget, ledger)
     again = None
-    if ended or len(standing) >= _startup(experiment):
+    if ended or len(standing) >= startup(experiment):
         again = _promising(standing, None if ended else MATERIAL * experiment.objective.minimum_effect)
     if again is not None:
         why = f"look {again.stints + 1} at {again.variant.name}, the best so far if it holds"
         return search.look(again.trial, again.variant, why)
-    parameters = None if ended else _draw(search, ledger)
+    parameters = None if ended else next_setting(search, looks(ledger))
     if parameters is None:
         return Stop(ranking=_ranking(standing, experiment), why=ended or "no safe setting is left that was not tried")
     return search.look_at_new(len(standing), parameters)
@@ -110,7 +107,7 @@ def _promising(standing: dict[int, Standing], tolerated: float | None) -> Standi
     return best if noisy and log_gain(best.effect.low) < others[0].gain else None
 
 
-def _startup(experiment: Experiment) -> int:
+def startup(experiment: Experiment) -> int:
     """How many settings are drawn at random before there is anything to model."""
     return max(6, 2 * len(experiment.ranges) // 3)
 
@@ -158,96 +155,55 @@ def _best_after_each(ledger: Sequence[Entry]) -> list[float]:
     return bests
 
 
-# --- Optuna -----------------------------------------------------------------------------------------------------------
+# --- what to look at next ---------------------------------------------------------------------------------------------
 
 
-def require_optuna() -> None:
-    """Raises BadInput when it is not installed."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise BadInput(
-            "the search of ranges needs Optuna, which is not installed",
-            next_step="pip install 'nginx-ratchet[search]', or name experiments with variants: --strategy race",
-        ) from None
+def next_setting(search: SearchPlan, known: Sequence[Look]) -> Parameters | None:
+    """A safe setting that is not known: the most promising one; None when none was found."""
+    seed = _seed(search, len(known))
+    drawn = [setting for setting in islice(at_random(search.experiment, seed), DRAWS) if _new(search, setting, known)]
+    usable = [look for look in known if look.gain is not None]
+    if len(known) < startup(search.experiment) or len(usable) < FEWEST:
+        return drawn[0] if drawn else None
+    drawn += islice(by_tpe(search.experiment, known, seed), TPE_DRAWS)
+    return _most_promising(search, known, drawn, random.Random(seed)) if drawn else None  # noqa: S311 no secret
 
 
-def _draw(search: SearchPlan, ledger: Sequence[Entry]) -> Parameters | None:
-    """A safe setting that is not in the ledger; None when none was found."""
-    experiment = search.experiment
-    known = [entry.variant.parameters for entry in ledger]
-    standing = standings(ledger)
-    told = [_told(experiment, stand, ledger) for stand in standing.values()]
-    for attempt in range(DRAWS):
-        digest = hashlib.sha256(f"{search.seed}/{experiment.name}/{len(told)}/{attempt}".encode()).digest()
-        narrow = attempt < DRAWS // 2
-        parameters = _ask(experiment, told, int.from_bytes(digest[:4], "big") % _SEEDS, narrow=narrow)
-        if parameters and parameters not in known and not search.unsafe(parameters):
-            return parameters
-    return None
+def _seed(search: SearchPlan, known: int) -> int:
+    digest = hashlib.sha256(f"{search.seed}/{search.experiment.name}/{known}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % _SEEDS
 
 
-def _ask(experiment: Experiment, told: list[optuna.trial.FrozenTrial], seed: int, *, narrow: bool) -> Parameters:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    startup = _startup(experiment) if narrow else len(told) + 1
-    with warnings.catch_warnings():
-        # Groups of conditional parameters have been "experimental" since Optuna 2.8.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.add_trials(told)
-    trial = study.ask()
-    chosen: Parameters = {}
-    for name, each in experiment.ranges.items():
-        if applies(each, experiment.requires, chosen):
-            chosen[name] = value_of(each, _suggest(trial, name, each))
-    return chosen
+def _new(search: SearchPlan, setting: Parameters, known: Sequence[Look]) -> bool:
+    return all(setting != look.parameters for look in known) and not search.unsafe(setting)
 
 
-def _suggest(trial: optuna.trial.Trial, name: str, each: IntegerRange | NumberRange | Choice) -> float:
-    match each:
-        case IntegerRange():
-            return trial.suggest_int(name, each.low, each.high, step=each.step, log=each.log)
-        case NumberRange():
-            return trial.suggest_float(name, each.low, each.high, log=each.log)
-        case Choice(ordered=True):
-            return trial.suggest_int(name, 0, len(each.values) - 1)
-        case Choice():
-            return int(trial.suggest_categorical(name, list(range(len(each.values)))))
+def _most_promising(
+    search: SearchPlan, known: Sequence[Look], drawn: Sequence[Parameters], chance: random.Random
+) -> Parameters | None:
+    """The one with the largest expected improvement of the draws and of their mixtures with the best settings."""
+    # numpy comes with Optuna, and takes a moment.
+    from controller.search.additive_model import AdditiveModel
+
+    model = AdditiveModel(search.experiment, known)
+    gains = sorted(((look.gain, place) for place, look in enumerate(known) if look.gain is not None), reverse=True)
+    best = [known[place].parameters for _, place in gains[:SURVIVORS]]
+    candidates = [setting for setting in drawn if _new(search, setting, known)]
+    for _ in range(ROUNDS):
+        mixtures = [_mixture(search.experiment, best, drawn, chance) for _ in range(MIXED)]
+        candidates += [each for each in mixtures if each is not None and _new(search, each, known)]
+        if not candidates:
+            return None
+        improvements = model.expected_improvement(candidates)
+        ranked = sorted(range(len(candidates)), key=lambda place: improvements[place], reverse=True)
+        candidates = [candidates[place] for place in ranked[:SURVIVORS]]
+        best = candidates
+    return candidates[0]
 
 
-def _told(experiment: Experiment, stand: Standing, ledger: Sequence[Entry]) -> optuna.trial.FrozenTrial:
-    """One setting as Optuna's: its gain, or a failure. What broke a guardrail is as bad as the worst that was seen."""
-    import optuna
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-    params: dict[str, float | int] = {}
-    for name, value in stand.variant.parameters.items():
-        each = experiment.ranges[name]
-        drawn = drawn_from(each, value)
-        match each:
-            case IntegerRange():
-                distributions[name] = IntDistribution(each.low, each.high, log=each.log, step=each.step)
-            case NumberRange():
-                distributions[name] = FloatDistribution(each.low, each.high, log=each.log)
-            case Choice(ordered=True):
-                distributions[name] = IntDistribution(0, len(each.values) - 1)
-            case Choice():
-                distributions[name] = CategoricalDistribution(list(range(len(each.values))))
-        params[name] = drawn if isinstance(each, NumberRange) else int(drawn)
-    value = _worst(ledger) if str(stand.ended).startswith("guardrail-") else stand.gain
-    failed = stand.ended in _FAILED or not math.isfinite(value)
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
-        value=None if failed else value,
-        params=params,
-        distributions=distributions,
-    )
-
-
-def _worst(ledger: Sequence[Entry]) -> float:
-    gains = [stand.gain for stand in standings(ledger).values() if math.isfinite(stand.gain)]
-    return min([0.0, *gains])
+def _mixture(
+    experiment: Experiment, best: Sequence[Parameters], drawn: Sequence[Parameters], chance: random.Random
+) -> Parameters | None:
+    """One of the best settings with a few parameters of one of the draws; None where that does not make a setting."""
+    taken = chance.sample(list(experiment.ranges), chance.randint(1, TAKEN))
+    return mixed(experiment, chance.choice(best), chance.choice(drawn), taken)

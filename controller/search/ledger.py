@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from controller.judge.evidence import log_gain
 from controller.model.experiment import Frozen, Variant
 from controller.model.trial import Effect, Judgement, ReasonCode, Stint
+from controller.search.space import Parameters
+
+# No value for these: nothing was measured, or nothing that can be trusted.
+_FAILED = frozenset(
+    {"rejected-by-nginx", "measurement-invalid", "guardrail-missing-data", "host-failed", "interrupted"}
+)
 
 
 class Entry(Frozen):
@@ -58,6 +65,7 @@ class Standing:
     evidence: float
     ended: ReasonCode | None
     alone: bool
+    pairs: int = 0
 
     @property
     def gain(self) -> float:
@@ -84,8 +92,37 @@ def standings(ledger: Iterable[Entry]) -> dict[int, Standing]:
             evidence=judgement.evidence if judgement else (before.evidence if before else 0.0),
             ended=entry.ended,
             alone=entry.stint.alone,
+            pairs=judgement.pairs if judgement else (before.pairs if before else 0),
         )
     return found
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of one setting, for those that learn from it.
+
+    gain: ln(control / variant), or None when nothing was measured, or nothing that can be trusted.
+    pairs: how many told it.
+    """
+
+    parameters: Parameters
+    gain: float | None
+    pairs: int
+
+
+def looks(ledger: Iterable[Entry]) -> list[Look]:
+    """All settings in the order in which they were first measured. What broke a guardrail is as bad as the worst."""
+    known = list(standings(ledger).values())
+    worst = min([0.0, *(each.gain for each in known if math.isfinite(each.gain))])
+
+    def gain(of: Standing) -> float | None:
+        if of.ended in _FAILED:
+            return None
+        if str(of.ended).startswith("guardrail-"):
+            return worst
+        return of.gain if math.isfinite(of.gain) else None
+
+    return [Look(parameters=dict(each.variant.parameters), gain=gain(each), pairs=each.pairs) for each in known]
 
 
 def seconds_spent(ledger: Sequence[Entry]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from controller.model.experiment import Experiment, ParameterValue, Range
 
@@ -22,3 +22,15 @@ def without(experiment: Experiment, parameters: Parameters, name: str) -> Parame
         if key in left and not applies(each, experiment.requires, left):
             left = without(experiment, left, key)
     return left
+
+
+def mixed(experiment: Experiment, most: Parameters, few: Parameters, names: Collection[str]) -> Parameters | None:
+    """`most` with these parameters of `few`, and those that apply only then; None where neither has one of them."""
+    made: Parameters = {}
+    for name, each in experiment.ranges.items():
+        if applies(each, experiment.requires, made):
+            source = few if name in few and (name in names or name not in most) else most
+            if name not in source:
+                return None
+            made[name] = source[name]
+    return made
