@@ -205,5 +205,6 @@ def _mixture(
     experiment: Experiment, best: Sequence[Parameters], drawn: Sequence[Parameters], chance: random.Random
 ) -> Parameters | None:
     """One of the best settings with a few parameters of one of the draws; None where that does not make a setting."""
-    taken = chance.sample(list(experiment.ranges), chance.randint(1, TAKEN))
+    names = list(experiment.ranges)
+    taken = chance.sample(names, chance.randint(1, min(TAKEN, len(names))))
     return mixed(experiment, chance.choice(best), chance.choice(drawn), taken)

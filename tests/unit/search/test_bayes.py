@@ -91,6 +91,19 @@ def test_what_is_not_safe_is_never_proposed_and_nothing_twice() -> None:
     assert len({str(parameters) for parameters in new.values()}) == len(new) == 15
 
 
+def test_a_space_of_one_range_or_two_is_searched_until_nothing_is_left() -> None:
+    for names in (["nginx_gzip_comp_level"], ["nginx_gzip_comp_level", "nginx_multi_accept"]):
+        about = SPACE.model_copy(update={"ranges": {name: SPACE.ranges[name] for name in names}})
+        ledger: list[Entry] = []
+        host = SimulatedHost(lambda tried: 0.01 * int(str(tried["nginx_gzip_comp_level"])), 1)
+        asked = replace(of(1, Budget(trials=100, minutes=100.0, least_progress=0.0)), experiment=about)
+        while not isinstance(proposal := bayes.propose(asked, ledger), Stop):
+            trial = plan(proposal.trial, proposal.variant, about, variants=3)
+            ledger.append(host.measure(trial, proposal, len(ledger) + 1))
+        assert len({entry.trial for entry in ledger}) == 9 * len(names)
+        assert "no safe setting is left" in proposal.why
+
+
 def test_it_ends_when_nothing_is_safe() -> None:
     stop = bayes.propose(of(1, Budget(), lambda _: "never"), [])
     assert isinstance(stop, Stop)
