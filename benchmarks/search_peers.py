@@ -22,8 +22,7 @@ from controller.model.experiment import Choice, Experiment, IntegerRange, Number
 from controller.model.ranges import value_of
 from controller.model.run import Budget
 from controller.search import bayes, draws
-from controller.search.bayes import SearchPlan
-from controller.search.draws import Unsafe
+from controller.search.bayes import SearchPlan, Unsafe
 from controller.search.ledger import Entry, Proposal, Stop, looks, seconds_spent, standings
 from controller.search.space import Parameters, applies
 
@@ -62,7 +61,7 @@ class OnceEach:
         if self.model and number >= bayes.startup(search.experiment):
             drawn = chain(islice(draws.by_tpe(search.experiment, known, seed), TPE_DRAWS), drawn)
         for parameters in drawn:
-            if not search.unsafe(parameters) and all(parameters != look.parameters for look in known):
+            if search.is_new(parameters, known):
                 return search.look_at_new(number, parameters)
         return Stop(why="no safe setting is left that was not tried")
 

@@ -176,8 +176,6 @@ def _place(each: Range, value: ParameterValue) -> float:
     drawn = drawn_from(each, value)
     if isinstance(each, Choice):
         return drawn / (len(each.values) - 1) if each.ordered else drawn
-    if each.low == each.high:
-        return 0.0
     if each.log:
         return math.log(drawn / each.low) / math.log(each.high / each.low)
     return (drawn - each.low) / (each.high - each.low)

@@ -15,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from controller.judge.evidence import log_gain
 from controller.model.experiment import Experiment, Variant
 from controller.model.run import Budget
-from controller.search.draws import Unsafe, at_random, by_tpe
+from controller.search.draws import at_random, by_tpe
 from controller.search.ledger import Entry, Look, Proposal, Standing, Stop, Try, looks, seconds_spent, standings
 from controller.search.space import Parameters, mixed
 
@@ -46,6 +46,9 @@ FEWEST = 3
 WINDOW = 12
 _SEEDS = 2**31
 
+# Why parameters may not be pushed; empty when they may (`safe_space.unsafe`).
+Unsafe = Callable[[Parameters], str]
+
 
 @dataclass(frozen=True)
 class SearchPlan:
@@ -62,6 +65,10 @@ class SearchPlan:
     hosts: int
     unsafe: Unsafe
     first: int = 1
+
+    def is_new(self, setting: Parameters, known: Sequence[Look]) -> bool:
+        """Whether a setting is safe, and not known."""
+        return all(setting != look.parameters for look in known) and not self.unsafe(setting)
 
     def look(self, trial: int, variant: Variant, why: str) -> Try:
         """One look at a setting."""
@@ -161,12 +168,15 @@ def _best_after_each(ledger: Sequence[Entry]) -> list[float]:
 def next_setting(search: SearchPlan, known: Sequence[Look]) -> Parameters | None:
     """A safe setting that is not known: the most promising one; None when none was found."""
     seed = _seed(search, len(known))
-    drawn = [setting for setting in islice(at_random(search.experiment, seed), DRAWS) if _new(search, setting, known)]
+    drawn = (each for each in islice(at_random(search.experiment, seed), DRAWS) if search.is_new(each, known))
     usable = [look for look in known if look.gain is not None]
     if len(known) < startup(search.experiment) or len(usable) < FEWEST:
-        return drawn[0] if drawn else None
-    drawn += islice(by_tpe(search.experiment, known, seed), TPE_DRAWS)
-    return _most_promising(search, known, drawn, random.Random(seed)) if drawn else None  # noqa: S311 no secret
+        return next(drawn, None)
+    by_model = (
+        each for each in islice(by_tpe(search.experiment, known, seed), TPE_DRAWS) if search.is_new(each, known)
+    )
+    candidates = [*drawn, *by_model]
+    return _most_promising(search, known, candidates, random.Random(seed)) if candidates else None  # noqa: S311 no secret
 
 
 def _seed(search: SearchPlan, known: int) -> int:
@@ -174,13 +184,9 @@ def _seed(search: SearchPlan, known: int) -> int:
     return int.from_bytes(digest[:4], "big") % _SEEDS
 
 
-def _new(search: SearchPlan, setting: Parameters, known: Sequence[Look]) -> bool:
-    return all(setting != look.parameters for look in known) and not search.unsafe(setting)
-
-
 def _most_promising(
     search: SearchPlan, known: Sequence[Look], drawn: Sequence[Parameters], chance: random.Random
-) -> Parameters | None:
+) -> Parameters:
     """The one with the largest expected improvement of the draws and of their mixtures with the best settings."""
     # numpy comes with Optuna, and takes a moment.
     from controller.search.additive_model import AdditiveModel
@@ -188,17 +194,14 @@ def _most_promising(
     model = AdditiveModel(search.experiment, known)
     gains = sorted(((look.gain, place) for place, look in enumerate(known) if look.gain is not None), reverse=True)
     best = [known[place].parameters for _, place in gains[:SURVIVORS]]
-    candidates = [setting for setting in drawn if _new(search, setting, known)]
+    candidates = list(drawn)
     for _ in range(ROUNDS):
         mixtures = [_mixture(search.experiment, best, drawn, chance) for _ in range(MIXED)]
-        candidates += [each for each in mixtures if each is not None and _new(search, each, known)]
-        if not candidates:
-            return None
+        candidates += [each for each in mixtures if each is not None and search.is_new(each, known)]
         improvements = model.expected_improvement(candidates)
         ranked = sorted(range(len(candidates)), key=lambda place: improvements[place], reverse=True)
-        candidates = [candidates[place] for place in ranked[:SURVIVORS]]
-        best = candidates
-    return candidates[0]
+        best = candidates = [candidates[place] for place in ranked[:SURVIVORS]]
+    return best[0]
 
 
 def _mixture(

@@ -7,7 +7,7 @@ and seeded, so that the same looks give the same draws.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from controller.model.errors import BadInput
@@ -18,9 +18,6 @@ from controller.search.space import Parameters, applies
 
 if TYPE_CHECKING:
     import optuna
-
-# Why parameters may not be pushed; empty when they may (`safe_space.unsafe`).
-Unsafe = Callable[[Parameters], str]
 
 
 def require_optuna() -> None:

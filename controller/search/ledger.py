@@ -65,7 +65,7 @@ class Standing:
     evidence: float
     ended: ReasonCode | None
     alone: bool
-    pairs: int = 0
+    pairs: int
 
     @property
     def gain(self) -> float:

@@ -12,7 +12,6 @@ from benchmarks.search_worlds import SimulatedHost, experiment, plan, true_gain
 from controller.model.experiment import Variant
 from controller.model.run import Budget
 from controller.search import bayes
-from controller.search.draws import Unsafe
 from controller.search.ledger import Entry, Stop, Try
 from controller.search.space import Parameters
 
@@ -23,12 +22,12 @@ def anything(_: Parameters) -> str:
     return ""
 
 
-def of(seed: int, budget: Budget, unsafe: Unsafe = anything) -> bayes.SearchPlan:
+def of(seed: int, budget: Budget, unsafe: bayes.Unsafe = anything) -> bayes.SearchPlan:
     return bayes.SearchPlan(SPACE, seed=seed, budget=budget, hosts=1, unsafe=unsafe)
 
 
 def search(
-    seed: int, budget: Budget, unsafe: Unsafe = anything, noise: float = 0.013
+    seed: int, budget: Budget, unsafe: bayes.Unsafe = anything, noise: float = 0.013
 ) -> tuple[list[Entry], list[Try], Stop]:
     host = SimulatedHost(true_gain, seed, noise)
     ledger: list[Entry] = []
