@@ -86,16 +86,13 @@ def without_calibration(trial: TrialPlan) -> TrialPlan:
     return trial.model_copy(update={"experiment": experiment, "timing": timing, "calibration": None})
 
 
-def choose_again(run_directory: Path, trial: TrialPlan, found: Calibration) -> Calibration:
-    """The choice from the CSVs. Raises EvidenceInvalid when the looks are not those that would be taken."""
-    planned = without_calibration(trial)
-    origin = planned.model_copy(
-        update={
-            "number": found.trial,
-            "hosts": found.hosts or planned.hosts,
-            "control_ids": _control_ids(run_directory, found.trial),
-        }
-    )
+def choose_again(run_directory: Path, found: Calibration) -> Calibration:
+    """The choice from the CSVs, for the trial that was calibrated: others of the run, which share it, may ask for
+    other effects. Raises EvidenceInvalid when the looks are not those that would be taken, OSError.
+    """
+    path = evidence.trial_directory(run_directory, found.trial) / "plan.json"
+    planned = without_calibration(TrialPlan.model_validate_json(path.read_text()))
+    origin = planned.model_copy(update={"hosts": found.hosts or planned.hosts})
     measured: list[Measured] = []
     for step in found.steps:
         if propose(origin, measured) != step.look:
@@ -105,12 +102,6 @@ def choose_again(run_directory: Path, trial: TrialPlan, found: Calibration) -> C
     if not isinstance(again, Calibration):
         raise evidence.EvidenceInvalid(f"calibration: look {again.number} is missing")
     return again
-
-
-def _control_ids(run_directory: Path, number: int) -> dict[str, str]:
-    """The configurations that the trial measured which was calibrated."""
-    path = evidence.trial_directory(run_directory, number) / "plan.json"
-    return TrialPlan.model_validate_json(path.read_text()).control_ids
 
 
 def _at_rate(experiment: Experiment, rate: float | None) -> Experiment:

@@ -54,7 +54,7 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
         # A search may have gone on without some of the hosts; what went live did so on those that were left.
         live = plan.model_copy(update={"hosts": recorded.hosts})
         checks = [_judge_live_again(live, trial_folder, recorded), _judge_soak_again(live, folder, recorded)]
-        if plan.calibration is not None and choose_again(folder, plan, plan.calibration) != plan.calibration:
+        if plan.calibration is not None and choose_again(folder, plan.calibration) != plan.calibration:
             raise evidence.EvidenceInvalid("the calibration's evidence gives another choice than the recorded one")
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
         return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
