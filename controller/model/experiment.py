@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
 
 Scalar = bool | int | float | str
 ParameterValue = Scalar | list[str]
@@ -194,10 +194,10 @@ class Guardrails(Frozen):
     """Limits that end a trial at once, whatever the objective says. Ratios are variant over control."""
 
     error_rate: float = Field(default=0.001, ge=0, le=1, description="failed requests, a fraction of all")
-    p99_ratio: float = Field(default=2.0, ge=1)
-    memory_ratio: float = Field(default=1.5, ge=1)
-    open_files_ratio: float = Field(default=3.0, ge=1)
-    cpu_ratio: float = Field(default=2.0, ge=1, description="CPU time per request")
+    p99_ratio: FiniteFloat = Field(default=2.0, ge=1)
+    memory_ratio: FiniteFloat = Field(default=1.5, ge=1)
+    open_files_ratio: FiniteFloat = Field(default=3.0, ge=1)
+    cpu_ratio: FiniteFloat = Field(default=2.0, ge=1, description="CPU time per request")
     same_body: bool = Field(default=True, description="decoded bodies must hash alike in both arms")
 
 
@@ -249,8 +249,8 @@ class NumberRange(Frozen):
     """Fractions from `low` to `high`, to so many decimals; with a `unit` the value is text."""
 
     kind: Literal["number"]
-    low: float
-    high: float
+    low: FiniteFloat
+    high: FiniteFloat
     decimals: int = Field(default=2, ge=0, le=6)
     log: bool = False
     unit: str = Field(default="", pattern=r"^[a-zA-Z]{0,2}$")

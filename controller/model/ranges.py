@@ -18,9 +18,15 @@ def value_of(each: Range, drawn: float) -> ParameterValue:
             return f"{int(drawn)}{each.unit}" if each.unit else int(drawn)
         case NumberRange():
             number = round(drawn, each.decimals)
-            return f"{number:g}{each.unit}" if each.unit else number
+            return f"{_digits(number, each.decimals)}{each.unit}" if each.unit else number
         case Choice():
             return each.values[int(drawn)]
+
+
+def _digits(number: float, decimals: int) -> str:
+    """The number as nginx reads it, without exponent or trailing zeros."""
+    text = f"{number:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def drawn_from(each: Range, value: ParameterValue) -> float:

@@ -8,7 +8,7 @@ from controller.adapters.files.documents import Document, read_json
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
-from controller.model.experiment import Choice, Experiment, GoalsObjective
+from controller.model.experiment import Choice, Experiment, GoalsObjective, NumberRange
 from controller.model.project import Project
 
 META = "meta.json"
@@ -131,6 +131,8 @@ def _check_ranges(document: Document, experiment: Experiment) -> None:
                 where=document.where((*place, "low")),
                 next_step="a parameter with one value belongs in `requires`",
             )
+        if isinstance(each, NumberRange):
+            _check_decimals(document, name, each)
         if not isinstance(each, Choice) and each.log and (each.low <= 0 or getattr(each, "step", 1) != 1):
             raise BadInput(
                 "a `log` range needs a `low` above 0, and no `step`",
@@ -149,6 +151,17 @@ def _check_ranges(document: Document, experiment: Experiment) -> None:
         raise BadInput(
             "`constraints` are for `ranges`", where=document.where(("constraints",)), next_step="leave them out"
         )
+
+
+def _check_decimals(document: Document, name: str, each: NumberRange) -> None:
+    """Raise BadInput where rounding would take an end of the range beyond it."""
+    for end, value in (("low", each.low), ("high", each.high)):
+        if round(value, each.decimals) != value:
+            raise BadInput(
+                f"`{end}` ({value:g}) has more decimals than the {each.decimals} that values are rounded to",
+                where=document.where(("ranges", name, end)),
+                next_step="raise `decimals` (up to 6), or round the end",
+            )
 
 
 def _check_timing(document: Document, experiment: Experiment) -> None:
