@@ -48,6 +48,9 @@ class _Shell(paramiko.ServerInterface):
 
 # A command that ends with this has its connection broken.
 BREAKS = 99
+# paramiko's server tells the client that a command has started after it was started, so a quick one could end sooner.
+# Who ends their input was told; who does not has this time.
+TOLD_SECONDS = 0.5
 
 
 def _execute(channel: paramiko.Channel, command: str) -> None:
@@ -63,6 +66,7 @@ def _execute(channel: paramiko.Channel, command: str) -> None:
     inputs.start()
     _copy(process.stdout, channel.sendall)
     errors.join()
+    inputs.join(TOLD_SECONDS)
     # A test may have hung up meanwhile.
     with suppress(EOFError, OSError):
         status = process.wait()
