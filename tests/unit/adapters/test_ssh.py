@@ -80,7 +80,7 @@ def _copy(source: object, send: object) -> None:
     try:
         while data := source.read1(32768):  # type: ignore[attr-defined]
             send(data)  # type: ignore[operator]
-    except OSError:
+    except (OSError, EOFError):
         return
 
 
@@ -90,7 +90,7 @@ def _feed(channel: paramiko.Channel, target: object) -> None:
             target.write(data)  # type: ignore[attr-defined]
             target.flush()  # type: ignore[attr-defined]
         target.close()  # type: ignore[attr-defined]
-    except OSError:
+    except (OSError, EOFError):
         return
 
 
