@@ -10,7 +10,7 @@ settings as its rounds have time for. The peers (`search_peers`) have the same m
 their best one. They search one after the other on the same host, in an order that is drawn; then what each believes is
 put to the same test, an ordinary trial against the baseline. Nothing that is not kept counts as a gain.
 
-A full run takes seven hours. With `--record` every seed that is complete is a line of FILE, and is not measured
+A full run takes six hours. With `--record` every seed that is complete is a line of FILE, and is not measured
 again: a run that was broken off goes on where it was, and one that is complete only prints its table. With `--labs` so
 many seeds are measured at once, each on a host of its own; they disturb each other, so leave each a core or two.
 """

@@ -16,9 +16,11 @@ from benchmarks.lab_fleet import CHECKOUT, LabFleet
 from benchmarks.search_findings import Belief, Cell, Findings, Found
 from benchmarks.search_on_hosts import (
     BASELINES,
+    MINUTES,
     OURS,
     RACE,
     RACE_VARIANTS,
+    SEEDS,
     Bench,
     belief_of_ours,
     belief_of_peer,
@@ -43,6 +45,7 @@ from controller.search.ledger import Entry, Stop
 from controller.search.space import Parameters
 
 ABOUT = experiment()
+RECORD = CHECKOUT / "benchmarks/records/search_on_hosts.jsonl"
 
 
 def searched(peer: Any, *, minutes: float, trials: int = 2000, first: int = 1) -> tuple[list[Entry], Stop]:
@@ -206,6 +209,19 @@ def test_another_experiment_is_another_question(monkeypatch: pytest.MonkeyPatch)
     assert question() == asked
     monkeypatch.setattr(search_on_hosts, "whole_site", lambda: whole_site() | {"objective": {"metric": "p99"}})
     assert question() != asked
+
+
+def test_the_figures_that_the_docs_tell_are_those_on_record() -> None:
+    """Where this fails since the question is another one: measure again, or take the figures out of the docs."""
+    told = (CHECKOUT / "docs/search.md").read_text()
+    findings = Findings(RECORD, question())
+    for baseline in BASELINES:
+        seen = findings.of(baseline, MINUTES, SEEDS)
+        assert {OURS, RACE, *PEERS} == set(seen)
+        assert all(len(found) == SEEDS for found in seen.values())
+        confirmed = {method: sorted(100 * each.confirmed for each in found) for method, found in seen.items()}
+        cells = [f"{gains[2]:.1f} ({gains[0]:.1f} to {gains[-1]:.1f})" for gains in confirmed.values()]
+        assert [cell for cell in cells if cell not in told] == []
 
 
 @pytest.mark.parametrize("line", ["{", "{}", '{"baseline": "a", "minutes": 6, "seed": 1, "found": {"ours": 1}}'])
