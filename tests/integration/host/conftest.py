@@ -215,7 +215,9 @@ def boot(image: str, name: str) -> Iterator[Host]:
 @pytest.fixture(scope="session")
 def fresh_host() -> Iterator[Host]:
     """A host as the distribution left it; the first test that confirms something ends that."""
-    yield from boot(os.environ.get("RATCHET_TEST_IMAGE", "debian-12"), "ratchet-test-host")
+    # Each checkout has its own, so that two may run their tests side by side.
+    name = f"ratchet-test-host-{hashlib.sha256(str(FILES).encode()).hexdigest()[:8]}"
+    yield from boot(os.environ.get("RATCHET_TEST_IMAGE", "debian-12"), name)
 
 
 @pytest.fixture
