@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ratchet_host import paths, processes
-from ratchet_host.claim import Claim, command_claim, command_release, extend_claim
+from ratchet_host.claim import Claim, Fence, command_claim, command_release, extend_claim
 from ratchet_host.command_line import BadUsage, parse_arguments
+from ratchet_host.errors import Refused
 from tests.agent.test_ratchet_host_input import JSON
 
 
@@ -89,8 +90,52 @@ def test_a_session_that_is_renewed_extends_the_claim(monkeypatch: pytest.MonkeyP
     claim("r-1", seconds=60)
     later = processes.boot_clock() + 30
     monkeypatch.setattr(processes, "boot_clock", lambda: later)
-    extend_claim()
-    assert Claim.read().left == 60
+    extend_claim("r-2")
+    assert Claim.read().left == pytest.approx(30, abs=1)
+    extend_claim("r-1")
+    assert Claim.read().left == pytest.approx(60, abs=1)
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_heartbeats_extend_a_claim_for_an_hour_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim("r-1", seconds=3000)
+    began = processes.boot_clock()
+    for minutes in (20, 40):
+        monkeypatch.setattr(processes, "boot_clock", lambda now=began + 60 * minutes: now)
+        extend_claim("r-1")
+    assert Claim.read().until == pytest.approx(began + 3600, abs=2)
+
+
+def refusal(run: str | None, generation: int | None = None) -> str:
+    try:
+        Fence(run, generation).check()
+    except Refused as refused:
+        return str(refused)
+    return ""
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_change_that_comes_late_is_refused_and_says_whose_the_host_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "has no claim on this host any more;" in refusal("r-1")
+    claim("r-1")
+    assert refusal("r-1") == "" and refusal(None) == ""
+    command_claim("bob@desk/2", "r-2", 60, "r-1")
+    assert "was taken over" in refusal("r-1") and "it is run r-2's, of bob@desk/2, since 2" in refusal("r-1")
+    assert refusal("r-2") == "" and refusal(None) == ""
+    later = processes.boot_clock() + 61
+    monkeypatch.setattr(processes, "boot_clock", lambda: later)
+    assert "has no claim on this host any more" in refusal("r-1")
+    assert "has no claim on this host any more" in refusal("r-2")
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_of_two_processes_of_one_run_the_later_has_the_host() -> None:
+    command_claim("ann@laptop/1", "r-1", 60, generation=1)
+    assert refusal("r-1", 1) == ""
+    assert command_claim("ann@desk/7", "r-1", 60, generation=2)["ok"]
+    assert "goes on in another process since (generation 2, this is 1)" in refusal("r-1", 1)
+    assert not command_claim("ann@laptop/1", "r-1", 60, generation=1)["ok"]
+    assert refusal("r-1", 2) == ""
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))

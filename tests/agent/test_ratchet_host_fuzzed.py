@@ -27,8 +27,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ratchet_host
+import ratchet_host.session as session_room
 from ratchet_host import main, paths, system
+from ratchet_host.claim import Fence
 from ratchet_host.files import identify
+from ratchet_host.marks import LIVE, split_mark, with_mark
 from ratchet_host.session import Duet, Switchback, serve
 from ratchet_host.session_input import Ended, Lines
 from tests.agent.test_ratchet_host_input import JSON
@@ -99,7 +102,9 @@ class Place:
         paths.ETC, paths.VAR, paths.RUN = (self.root / name for name in ("etc", "var", "run"))
         paths.NGINX, paths.PROC = "/bin/true", self.root / "no-proc"
         real = system.run
-        system.run = lambda *words, **more: (1, "no systemd") if "system" in words[0] else real(*words, **more)
+        system.run = lambda *words, **more: (
+            (1, "no systemd") if "system" in words[0] or "keeper" in words[0] else real(*words, **more)
+        )
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             paths = arguments[: WRITES.get(event, 0)]
@@ -150,8 +155,8 @@ def command(*words: str) -> Callable[[], int]:
     return lambda: int(main.main(list(words)))
 
 
-ARGUMENTS = f"""stage switch confirm rollback status session expire boot --check --lease --to --design duet original
-claim release --holder --run --seconds root@ops r-1 {ID} 60 5 99999 -1 ../../etc -- - --lea @/etc/shadow""".split()
+ARGUMENTS = f"""stage switch confirm rollback status session --check --lease --to --design duet original --bound
+claim release --holder --run --generation --seconds root@ops r-1 {ID} 60 5 99999 -1 ../../etc -- - --lea @/etc/shadow""".split()
 WORDS = (
     st.sampled_from(["", *ARGUMENTS])
     | st.text(st.characters(exclude_characters="\0"), max_size=8)
@@ -212,7 +217,8 @@ def test_any_document_to_stage(document: bytes, check: bool) -> None:
         else:
             for told in answer["configurations"].values():
                 content = (here.root / "etc/ratchet" / told["id"] / "nginx.conf").read_bytes()
-                assert identify(content) == told["id"]
+                mark, text = split_mark(content)
+                assert identify(text) == told["id"] and mark in LIVE
 
 
 COMMANDS = [
@@ -236,7 +242,8 @@ LINES = (
 @given(st.lists(LINES, max_size=6), st.sampled_from(["switchback", "duet"]), st.booleans())
 def test_any_lines_to_a_session(lines: list[bytes], design: str, ended: bool) -> None:
     def answer() -> int:
-        session = Duet(60) if design == "duet" else Switchback(60)
+        session = (Duet if design == "duet" else Switchback)(60, 3600, Fence())
+        session_room.lease_left = lambda: 60.0
         try:
             serve(session, Lines())
         except Ended:
@@ -284,14 +291,14 @@ LEFT: dict[str, Callable[[Path, Path], object]] = {
 SPOTS = [
     "etc/nginx.conf", "etc/ratchet/live", "etc/ratchet/confirmed", f"etc/ratchet/{ID}", f"etc/ratchet/{ID}/nginx.conf",
     "etc/ratchet/original", "etc/ratchet/original/nginx.conf", "etc/.nginx.conf.new", "etc/ratchet/.live.new",
-    "var/confirmed.json", "var/.confirmed.json.new", "run/running.json", "run/.running.json.new", "run/session.lock",
-    "var/edits.json", "run/ended.json",
+    f"var/confirmed-{ID}.json", f"var/.confirmed-{ID}.json.new", f"var/baseline-{ID}.conf", "run/session.lock",
+    "var/edits.json", "run/ended.json", "run/lease", "run/.lease.new", "run/keeper", "etc/nginx.conf.edited-1",
     "run/lock", "run/claim.json", "run/.claim.json.new", "run/claim.lock", "run/shadow-a", "var/shadow-a",
     f"etc/.ratchet-check-{ID}.conf", f"etc/ratchet/.new-{ID}",
 ]  # fmt: skip
 COMMAND_LINES = [
     *(["status"], ["stage"], ["stage", "--check"], ["rollback"], ["rollback", "--to", "original"]),
-    *(["rollback", "--to", ID], ["confirm", ID], ["switch", ID], ["expire"], ["boot"], ["session", "--lease", "60"]),
+    *(["rollback", "--to", ID], ["confirm", ID], ["switch", ID], ["session", "--lease", "60"]),
     *(
         ["claim", "--holder", "root@ops", "--run", "r-1", "--seconds", "60", "--end", "r-2"],
         ["release", "--run", "r-1"],
@@ -304,14 +311,14 @@ def set_up(root: Path) -> None:
     folder = root / "etc/ratchet"
     for identity, content in ((ID, BASELINE), ("original", b"events {} # Debian's\n")):
         (folder / identity).mkdir(parents=True)
-        (folder / identity / "nginx.conf").write_bytes(content)
+        (folder / identity / "nginx.conf").write_bytes(content if identity == "original" else with_mark(content, 2))
     for name in ("live", "confirmed"):
         (folder / name).symlink_to(ID)
     (root / "etc/nginx.conf").unlink()
     (root / "etc/nginx.conf").symlink_to("ratchet/live/nginx.conf")
     record = {"id": ID, "files": {"nginx.conf": BASELINE.decode()}}
-    (root / "var/confirmed.json").write_text(json.dumps(record))
-    (root / "run/running.json").write_text(json.dumps({"id": ID, "since": 1.0, "master": [1, 1]}))
+    (root / f"var/confirmed-{ID}.json").write_text(json.dumps(record))
+    (root / f"var/baseline-{ID}.conf").write_bytes(with_mark(BASELINE, 3))
 
 
 def plant(root: Path, spot: str, kind: str) -> None:

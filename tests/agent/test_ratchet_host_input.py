@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ratchet_host.command_line import identity_argument, lease_argument
 from ratchet_host.errors import Refused
-from ratchet_host.lease import parse_span
 from ratchet_host.paths import ID, LABEL
 from ratchet_host.session_input import parse_command
 from ratchet_host.staging import parse_configurations
@@ -73,17 +72,3 @@ def test_only_ids_and_seconds_get_through_the_command_line(text: str) -> None:
         else:
             with pytest.raises(argparse.ArgumentTypeError):
                 check(text)
-
-
-@given(st.text(max_size=60))
-def test_any_time_span_is_read_or_is_none(text: str) -> None:
-    seconds = parse_span(text)
-    assert seconds is None or seconds >= 0
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("15min 47.743501s", 947.743501), ("1w 2d 3h 4min 5s", 788645), ("500ms", 0.5), ("infinity", None), ("", None)],
-)
-def test_systemd_s_time_spans_are_seconds(text: str, seconds: float | None) -> None:
-    assert parse_span(text) == (None if seconds is None else pytest.approx(seconds))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import select
 import subprocess
 import threading
@@ -52,6 +53,11 @@ def configuration(level: int, more: str = "") -> str:
 
 def identity(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_mark(content: str) -> str:
+    """The text of a file whose first line begins with the mark of the host."""
+    return re.sub(r"\Aworker_rlimit_core [0-9]+; ", "", content)
 
 
 BASELINE = configuration(9)
@@ -144,8 +150,9 @@ class Host:
     def status(self) -> dict[str, Any]:
         return self.ratchet("status")
 
-    def session(self, *, lease: int = 60, design: str = "switchback") -> Session:
-        session = Session(self.exec(PROGRAM, "session", "--lease", str(lease), "--design", design))
+    def session(self, *, lease: int = 60, design: str = "switchback", bound: int = 3600) -> Session:
+        options = ["--lease", str(lease), "--design", design, "--bound", str(bound)]
+        session = Session(self.exec(PROGRAM, "session", *options))
         self._sessions.append(session)
         return session
 
@@ -196,16 +203,16 @@ def boot(image: str, name: str) -> Iterator[Host]:
     try:
         for source, target in {
             "ratchet-host": PROGRAM,
-            "lease.service": "/etc/systemd/system/ratchet-lease.service",
-            "boot.service": "/etc/systemd/system/ratchet-boot.service",
+            "ratchet-keeper": "/usr/local/sbin/ratchet-keeper",
+            "keeper.service": "/etc/systemd/system/ratchet-keeper.service",
         }.items():
             podman("cp", str(FILES / source), f"{name}:{target}")
         podman("cp", os.devnull, f"{name}:/etc/cloud/cloud-init.disabled")
         host = Host(name)
         host.boot()
-        host.run("mkdir /usr/local/lib/ratchet")
+        host.run("mkdir /usr/local/lib/ratchet /var/lib/ratchet")
         podman("cp", str(FILES / "ratchet_host"), f"{name}:/usr/local/lib/ratchet/ratchet_host")
-        host.run("systemctl enable --quiet ratchet-boot.service")
+        host.run("systemctl enable --quiet --now ratchet-keeper.service")
         yield host
         host.close_sessions()
     finally:

@@ -54,6 +54,7 @@ def test_the_first_confirm_adopts_the_host_and_the_original_is_one_rollback_away
     own = untouched.run("cat /etc/nginx/nginx.conf")
     untouched.stage(baseline=BASELINE)
     answer = untouched.ratchet("confirm", BASELINE_ID)
+    assert answer["ok"], answer
     assert answer["changed"] and answer["live"] == answer["confirmed"] == BASELINE_ID and answer["drift"] is None
     assert untouched.level() == "level 9\n"
     assert untouched.run("readlink /etc/nginx/nginx.conf").strip() == "ratchet/live/nginx.conf"

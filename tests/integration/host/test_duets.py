@@ -97,13 +97,16 @@ def test_a_shadow_shares_sites_upstreams_and_certificates_but_no_file_that_is_wr
     assert_gone(host)
 
 
-def test_the_lease_removes_the_shadows_of_a_killed_session(host: Host) -> None:
+def test_the_lease_ends_the_shadows_of_a_killed_session(host: Host) -> None:
     workers = host.workers()
     session = host.session(design="duet", lease=LEASE)
     assert session.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]
     host.run(f"kill -9 {host.status()['lease']['session']}")
     host.until(lambda: "shadow" not in host.run("systemctl list-units --all 'ratchet-shadow-*'"), LEASE + 4)
     host.until(lambda: host.status()["lease"] is None, 3)
+    assert host.workers() == workers
+    # Their files go with the next command: the keeper removes nothing.
+    host.ratchet("rollback")
     assert_gone(host)
     assert host.workers() == workers
 

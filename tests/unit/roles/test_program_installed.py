@@ -73,9 +73,9 @@ def test_an_update_leaves_no_room_or_file_of_an_earlier_version(host: Path, inst
     install()
     first = (host / "lib/ratchet_host").resolve()
     (first / "former_room.py").write_text("")
-    (first / "marker.py").write_text("edited")
+    (first / "marks.py").write_text("edited")
     (host / "compiled").mkdir()
-    assert install()["differing"] == ["former_room.py", "marker.py"]
+    assert install()["differing"] == ["former_room.py", "marks.py"]
     assert present(host) == ROOMS and not (host / "lib/ratchet_host.py").exists()
     assert not (host / "compiled").exists()
     # The version before stays for the calls that have begun with it, and for no longer than the next update.

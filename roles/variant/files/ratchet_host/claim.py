@@ -25,12 +25,15 @@ class Claim:
     """A run's word that it is at work on this host. It ends by itself: with its time (suspended time counts), or a
     reboot. It keeps other controllers away; it is no lease, and no command of a person asks for it."""
 
-    def __init__(self, run: str, holder: str, since: str, seconds: int, until: float) -> None:
+    def __init__(self, run: str, holder: str, since: str, seconds: int, generation: int) -> None:
         self.run = run
         self.holder = holder
         self.since = since
         self.seconds = seconds
-        self.until = until
+        self.generation = generation
+        self.until = processes.boot_clock() + seconds
+        # A session's heartbeat speaks for the run no longer than this; its controller has to claim anew.
+        self.latest = processes.boot_clock() + paths.LONGEST_LEASE
 
     @staticmethod
     def path() -> Path:
@@ -42,8 +45,13 @@ class Claim:
         try:
             told = json.loads(Claim.path().read_bytes())
             claim = Claim(
-                str(told["run"]), str(told["holder"]), str(told["since"]), int(told["seconds"]), float(told["until"])
+                str(told["run"]),
+                str(told["holder"]),
+                str(told["since"]),
+                int(told["seconds"]),
+                int(told["generation"]),
             )
+            claim.until, claim.latest = float(told["until"]), float(told["latest"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         return claim if 0 < claim.left <= claim.seconds else None
@@ -53,11 +61,13 @@ class Claim:
         return self.until - processes.boot_clock()
 
     def write(self) -> None:
-        document = {name: getattr(self, name) for name in ("run", "holder", "since", "seconds", "until")}
+        document = {
+            name: getattr(self, name) for name in ("run", "holder", "since", "seconds", "generation", "until", "latest")
+        }
         write_atomically(Claim.path(), json.dumps(document).encode(), 0o600)
 
     def extend(self) -> None:
-        self.until = processes.boot_clock() + self.seconds
+        self.until = min(processes.boot_clock() + self.seconds, self.latest)
         self.write()
 
     def document(self) -> dict[str, Any]:
@@ -85,7 +95,36 @@ def ended_runs() -> dict[str, float]:
         return {}
 
 
-def command_claim(holder: str, run_name: str, seconds: int, end: str | None = None) -> dict[str, Any]:
+class Fence:
+    """For whom a command speaks: a controller's for its run, by the generation of its claim; a person's for nobody."""
+
+    def __init__(self, run_name: str | None = None, generation: int | None = None) -> None:
+        self.run = run_name
+        self.generation = generation
+
+    def check(self) -> None:
+        """Under the lock of a change, at the last moment before it: raises Refused when the host is another's now."""
+        if self.run is None:
+            return
+        held = Claim.read()
+        if self.run in ended_runs():
+            raise Refused(f"run {self.run} was taken over, and is at an end{told_of(held)}; nothing was changed")
+        if held is None or held.run != self.run:
+            raise Refused(f"run {self.run} has no claim on this host any more{told_of(held)}; nothing was changed")
+        if self.generation not in {None, held.generation}:
+            raise Refused(
+                f"run {self.run} goes on in another process since (generation {held.generation}, "
+                f"this is {self.generation}); nothing was changed"
+            )
+
+
+def told_of(held: Claim | None) -> str:
+    return f": it is run {held.run}'s, of {held.holder}, since {held.since}" if held else ""
+
+
+def command_claim(
+    holder: str, run_name: str, seconds: int, end: str | None = None, generation: int = 0
+) -> dict[str, Any]:
     """Claim the host, or renew. A holder makes one run at a time: its earlier run is over, and gives way.
 
     `end`: a run that gives way too, and is refused for `seconds` from now on.
@@ -96,6 +135,8 @@ def command_claim(holder: str, run_name: str, seconds: int, end: str | None = No
             problem = f"run {run_name} was taken over and is at an end"
         elif held is not None and held.run not in {run_name, end} and held.holder != holder:
             problem = f"claimed by run {held.run} of {held.holder} since {held.since}"
+        elif held is not None and held.run == run_name and held.generation > generation:
+            problem = f"run {run_name} goes on in another process since (generation {held.generation})"
         else:
             problem = ""
         if problem:
@@ -106,7 +147,7 @@ def command_claim(holder: str, run_name: str, seconds: int, end: str | None = No
         same = held if held is not None and held.run == run_name else None
         replaced = held if same is None else None
         since = same.since if same else time.strftime(TIME, time.gmtime())
-        claim = Claim(run_name, holder, since, seconds, processes.boot_clock() + seconds)
+        claim = Claim(run_name, holder, since, seconds, generation)
         claim.write()
     if same is None:
         log(f"claimed by run {run_name} of {holder}")
@@ -128,11 +169,11 @@ def command_release(run_name: str) -> dict[str, Any]:
     return {"ok": True, "changed": ours, "claim": held.document() if held and not ours else None}
 
 
-def extend_claim() -> None:
-    """A session that is renewed shows that its run lives."""
+def extend_claim(run_name: str | None) -> None:
+    """A session that is renewed shows that its run lives. Another run's claim is not its business."""
     claim = Claim.read()
     # Every heartbeat asks; once in a while is enough.
-    if claim is not None and claim.left < claim.seconds * 0.8:
+    if claim is not None and run_name in {None, claim.run} and claim.left < claim.seconds * 0.8:
         with claiming() as held:
             if held is not None:
                 held.extend()

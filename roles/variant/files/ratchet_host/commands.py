@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from ratchet_host.configurations import adopted, confirmed, edited, live, require_staged, shown
+import contextlib
+
+from ratchet_host.claim import Fence
+from ratchet_host.configurations import adopted, confirmed, edited, live, require_staged, shown, text_of
 from ratchet_host.drift import drift
-from ratchet_host.edits import heal, put_edits_aside, tell_edits, write_record
+from ratchet_host.edits import forget_records, heal, put_edits_aside, remark, tell_edits, write_record
 from ratchet_host.errors import Refused
 from ratchet_host.files import point
+from ratchet_host.instance import master, running, verified
 from ratchet_host.lease import arm, disarm
 from ratchet_host.locks import Lock, changing, refuse_during_session
-from ratchet_host.marker import Marker
-from ratchet_host.nginx import master, test
-from ratchet_host.paths import CONFIRM_LEASE, configuration_file, confirmed_link
-from ratchet_host.restoring import adopt, restore
+from ratchet_host.nginx import test
+from ratchet_host.paths import CONFIRM_LEASE, ORIGINAL, configuration_file, confirmed_link
+from ratchet_host.restoring import adopt, leave_copy, restore
 from ratchet_host.switching import switch
 from ratchet_host.system import log
 
@@ -27,6 +30,11 @@ def make_baseline(identity: str) -> float:
     Raises Refused or OSError with the old baseline live.
     """
     try:
+        if master() is None:
+            restore()
+        if identity != ORIGINAL and running() == identity:
+            # Nothing but a new mark shows that nginx has read it once more, with what it includes now.
+            remark(identity, text_of(identity))
         seconds = switch(identity, patience=5, strict=False)
         write_record(identity)
         if confirmed() != identity:
@@ -36,25 +44,32 @@ def make_baseline(identity: str) -> float:
         disarm()
         raise
     disarm()
+    with contextlib.suppress(OSError):
+        forget_records(identity)
     return seconds
 
 
-def command_confirm(identity: str) -> dict[str, Any]:
-    refuse_during_session()
+def require_accepted(identity: str) -> None:
+    """Raises Refused unless it is staged, whole, and nginx takes it."""
+    require_staged(identity)
+    problem = test(configuration_file(identity), identity)
+    if problem:
+        raise Refused(f"nginx refuses {identity}: {problem}")
+
+
+def command_confirm(identity: str, fence: Fence) -> dict[str, Any]:
     with changing():
-        path = configuration_file(identity)
+        refuse_during_session()
+        fence.check()
         differences = drift()
         healed = identity in {live(), confirmed()} and edited(identity)
         if healed:
             heal(identity)
-        require_staged(identity)
-        problem = test(path, identity)
-        if problem:
-            raise Refused(f"nginx refuses {identity}: {problem}")
+        require_accepted(identity)
         before = confirmed()
         seconds = 0.0
         changed = healed or before != identity or live() != identity
-        if adopted() and Marker.holds(identity, master()) and before == identity and drift() is None:
+        if adopted() and before == live() == identity and verified() and drift() is None:
             disarm()
         else:
             arm(CONFIRM_LEASE)
@@ -78,19 +93,17 @@ def command_confirm(identity: str) -> dict[str, Any]:
     return document
 
 
-def command_switch(identity: str, lease: int) -> dict[str, Any]:
+def command_switch(identity: str, lease: int, fence: Fence) -> dict[str, Any]:
     """For people: the configuration stays for the lease, unless it is confirmed before."""
-    refuse_during_session()
     with changing():
+        refuse_during_session()
+        fence.check()
         if not adopted() or confirmed() is None:
             raise Refused(
                 "nothing is confirmed on this host yet, so there is no way back; confirm a configuration first"
             )
-        require_staged(identity)
-        problem = test(configuration_file(identity), identity)
-        if problem:
-            raise Refused(f"nginx refuses {identity}: {problem}")
-        changed = not Marker.holds(identity, master())
+        require_accepted(identity)
+        changed = not (live() == identity and verified())
         if identity != confirmed():
             arm(lease)
         try:
@@ -112,11 +125,14 @@ def command_switch(identity: str, lease: int) -> dict[str, Any]:
     }
 
 
-def command_rollback(identity: str | None) -> dict[str, Any]:
+def command_rollback(identity: str | None, fence: Fence) -> dict[str, Any]:
+    # Before anything is ended: one that comes too late has no word here.
+    fence.check()
     session = Lock("session.lock")
     session.wrest(grace=8)
     try:
         with changing():
+            fence.check()
             if confirmed() is None:
                 raise Refused("nothing is confirmed on this host yet; there is nothing to roll back to")
             before = (live(), confirmed())
@@ -126,19 +142,16 @@ def command_rollback(identity: str | None) -> dict[str, Any]:
                 heal(baseline)
                 changed = True
             if identity is not None and identity != confirmed():
-                require_staged(identity)
-                problem = test(configuration_file(identity), identity)
-                if problem:
-                    raise Refused(f"nginx refuses {identity}: {problem}")
+                require_accepted(identity)
                 arm(CONFIRM_LEASE)
                 make_baseline(identity)
                 changed = True
-            restored = restore()
+            changed = restore() or changed
             disarm()
-            changed = changed or before != (live(), confirmed())
+            changed = leave_copy() or changed or before != (live(), confirmed())
             saved = tell_edits()
             difference = drift()
-            if restored or changed:
+            if changed:
                 log(f"rolled back to {confirmed()}")
     finally:
         session.free()

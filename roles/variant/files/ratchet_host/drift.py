@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ratchet_host.configurations import adopted, confirmed, live, staged
+from ratchet_host.configurations import adopted, by_copy, confirmed, live, staged, text_of
 from ratchet_host.edits import kept_edits, read_record
 from ratchet_host.errors import Refused
 from ratchet_host.files import identify, short_diff
+from ratchet_host.marks import split_mark
 from ratchet_host.paths import ORIGINAL, configuration_file
 from ratchet_host.tree import Tree
 
@@ -26,11 +27,12 @@ def drift() -> dict[str, str] | None:
     if live() is None:
         found["ratchet/live"] = "is not a link to a staged configuration"
     for identity in sorted({baseline, live() or baseline, *staged()} - {ORIGINAL}):
-        path = configuration_file(identity)
         try:
-            content = path.read_bytes()
+            content = text_of(identity)
         except OSError as error:
-            found[f"ratchet/{identity}/nginx.conf"] = str(error.strerror)
+            # One that is not in use may have been removed just now.
+            if identity in {baseline, live()}:
+                found[f"ratchet/{identity}/nginx.conf"] = str(error.strerror)
             continue
         if identify(content) != identity:
             before = record.get("nginx.conf", b"") if identity == baseline else b""
@@ -40,6 +42,9 @@ def drift() -> dict[str, str] | None:
             found[f"ratchet/{identity}/nginx.conf"] = difference
     if record:
         found |= drift_of_includes(baseline, record)
+    if by_copy():
+        words = "nginx did not take the baseline's own files, so it runs their copy; mend them, then roll back"
+        found.setdefault("nginx.conf", words)
     for copy, name in kept_edits().items():
         found[name] = f"was edited, and is kept as {copy}: {difference_of(Path(copy), record)}"
     return found or None
@@ -48,7 +53,7 @@ def drift() -> dict[str, str] | None:
 def difference_of(kept: Path, record: dict[str, bytes]) -> str:
     """How a kept file differs from the baseline's main file."""
     try:
-        content = kept.read_bytes()
+        _, content = split_mark(kept.read_bytes())
     except OSError as error:
         return str(error.strerror)
     return short_diff(record.get("nginx.conf", b""), content, ("confirmed", "edited"), MAX_DRIFT_LINES)

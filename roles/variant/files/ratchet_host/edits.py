@@ -8,62 +8,104 @@ import syslog
 from pathlib import Path
 
 from ratchet_host import paths
-from ratchet_host.configurations import confirmed, edited, live, staged
+from ratchet_host.configurations import confirmed, edited, live, staged, text_of
 from ratchet_host.errors import Refused
 from ratchet_host.files import identify, remove_tree, write_atomically
-from ratchet_host.marker import Marker
-from ratchet_host.paths import ORIGINAL, configuration_file, pristine_file, ratchet
+from ratchet_host.instance import marks_in_use
+from ratchet_host.language import render
+from ratchet_host.marks import new_mark, split_mark, with_mark
+from ratchet_host.nginx import test
+from ratchet_host.paths import ORIGINAL, configuration_file, copy_file, pristine_file, ratchet, record_file
 from ratchet_host.system import log
 from ratchet_host.tree import Tree
 
 
 def write_record(identity: str) -> None:
-    """Remember every file of the confirmed configuration."""
+    """Remember every file of a configuration that is to be the baseline, and all of them in one file. Raises OSError.
+
+    The record of the one that is the baseline yet stays, so that each is whole until `forget_records`.
+    """
+    copy = b""
     try:
-        contents = Tree(configuration_file(identity)).files
+        tree = Tree(configuration_file(identity))
+        contents = tree.files
+        copy = render(tree.directives).encode("utf-8", "surrogateescape")
     except Refused as refused:
-        log(f"only the main file is watched for edits: {refused}", syslog.LOG_WARNING)
-        contents = {"nginx.conf": configuration_file(identity).read_bytes()}
+        log(f"only the main file is watched for edits, and no copy is kept: {refused}", syslog.LOG_WARNING)
+        contents = {"nginx.conf": text_of(identity)}
     files = {name: content.decode("utf-8", "surrogateescape") for name, content in contents.items()}
     document = json.dumps({"id": identity, "files": files}).encode()
-    write_atomically(paths.VAR / "confirmed.json", document, 0o600)
+    write_atomically(record_file(identity), document, 0o600)
+    if copy:
+        words = f"# the baseline {identity} in one file: live because nginx did not take its own files;\n"
+        words += (
+            "# edits there are not loaded. Mend them (sudo ratchet-host status), then: sudo ratchet-host rollback\n"
+        )
+        mark = new_mark(marks_in_use())
+        write_atomically(copy_file(identity), with_mark(words.encode() + copy, mark), 0o600)
+        problem = test(copy_file(identity), "copy")
+        if problem:
+            log(f"no copy of {identity} is kept, nginx refuses it: {problem}", syslog.LOG_WARNING)
+            copy_file(identity).unlink()
+
+
+def forget_records(identity: str) -> None:
+    """Remove the records of all other configurations."""
+    kept = {record_file(identity), copy_file(identity)}
+    for path in [*paths.VAR.glob("confirmed-*.json"), *paths.VAR.glob("baseline-*.conf")]:
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def read_record(identity: str) -> dict[str, bytes] | None:
     """Files at the last confirm of `identity`; None when there is no such record."""
     try:
-        record = json.loads((paths.VAR / "confirmed.json").read_bytes())
+        record = json.loads(record_file(identity).read_bytes())
         if record["id"] != identity:
             return None
         return {name: text.encode("utf-8", "surrogateescape") for name, text in record["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def keep_edited(path: Path) -> None:
     """Keep a copy of a file that somebody edited, before it is replaced, and remember to tell of it."""
-    content = path.read_bytes()
+    _, content = split_mark(path.read_bytes())
     kept = ratchet() / ORIGINAL / f"edited-{identify(content)}.conf"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, content)
     # Going back to the baseline does not wait for a disk that is full.
     with contextlib.suppress(OSError):
-        edits = kept_edits() | {str(kept): str(path)}
+        edits = recorded_edits() | {str(kept): str(path)}
         write_atomically(paths.VAR / "edits.json", json.dumps(edits).encode(), 0o600)
     log(f"kept the edited {path} as {kept}", syslog.LOG_WARNING)
 
 
-def kept_edits() -> dict[str, str]:
-    """Copies of edited files that nobody was told of yet by `confirm` or `rollback`: where -> which file it was."""
+def recorded_edits() -> dict[str, str]:
+    """Copies that this program has made and not told yet: where -> which file it was."""
     try:
-        return {str(kept): str(path) for kept, path in json.loads((paths.VAR / "edits.json").read_bytes()).items()}
+        told = json.loads((paths.VAR / "edits.json").read_bytes())
+        return {str(kept): str(path) for kept, path in told.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 
+def kept_by_keeper() -> list[Path]:
+    """The keeper leaves what it found in its way beside it."""
+    return sorted(paths.ETC.glob("nginx.conf.edited-*"))
+
+
+def kept_edits() -> dict[str, str]:
+    """Copies of edited files that nobody was told of yet by `confirm` or `rollback`: where -> which file it was."""
+    return {str(kept): str(paths.ETC / "nginx.conf") for kept in kept_by_keeper()} | recorded_edits()
+
+
 def tell_edits() -> list[str]:
     """Where edited files are kept; the answer that gives them to a person ends their being drift."""
-    edits = kept_edits()
+    for kept in kept_by_keeper():
+        keep_edited(kept)
+        kept.unlink()
+    edits = recorded_edits()
     (paths.VAR / "edits.json").unlink(missing_ok=True)
     return sorted(edits)
 
@@ -77,12 +119,16 @@ def put_edits_aside() -> None:
 
 
 def heal(identity: str) -> None:
-    """Undo an edit by hand of a file that is live; the edited one is kept."""
+    """Undo an edit by hand of a file that is live; the edited one is kept. It has a new mark: nginx has to read it."""
     pristine = pristine_file(identity)
     original = pristine.read_bytes() if pristine.is_file() else (read_record(identity) or {}).get("nginx.conf", b"")
     if identify(original) != identity:
         raise Refused(f"{configuration_file(identity)} was edited by hand; push it again")
     keep_edited(configuration_file(identity))
-    write_atomically(configuration_file(identity), original)
+    remark(identity, original)
     pristine.unlink(missing_ok=True)
-    Marker.clear()
+
+
+def remark(identity: str, text: bytes) -> None:
+    """Write the file of a configuration with a new mark: nginx has read it when its workers show that."""
+    write_atomically(configuration_file(identity), with_mark(text, new_mark(marks_in_use())))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ratchet_host import paths
 from ratchet_host.errors import Refused
+from ratchet_host.lease import Lease
 from ratchet_host.processes import Process, process
 from ratchet_host.system import log
 
@@ -89,5 +90,12 @@ def changing(timeout: float = 30) -> Iterator[None]:
 
 
 def refuse_during_session() -> None:
-    if Lock("session.lock").holder() is not None:
+    """Raises Refused while a session lives. One whose lease is over hangs, and has lost the host: it is ended."""
+    lock = Lock("session.lock")
+    holder = lock.holder()
+    if holder is None:
+        return
+    if not Lease.over(holder):
         raise Refused("a trial is running on this host; wait for it to end, or end it with: ratchet-host rollback")
+    lock.wrest(grace=0)
+    lock.free()

@@ -17,6 +17,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ratchet_host.claim import Fence
+
+
+def fence_of(arguments: argparse.Namespace) -> Fence:
+    from ratchet_host.claim import Fence
+
+    return Fence(arguments.run, arguments.generation)
+
 
 def dispatch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Each command's room is loaded here, before anything is touched: half of what a call costs is its imports."""
@@ -24,19 +32,19 @@ def dispatch(arguments: argparse.Namespace) -> dict[str, Any]:
         case "stage":
             from ratchet_host.staging import command_stage
 
-            return command_stage(check=arguments.check)
+            return command_stage(check=arguments.check, fence=fence_of(arguments))
         case "switch":
             from ratchet_host.commands import command_switch
 
-            return command_switch(arguments.configuration, arguments.lease)
+            return command_switch(arguments.configuration, arguments.lease, fence_of(arguments))
         case "confirm":
             from ratchet_host.commands import command_confirm
 
-            return command_confirm(arguments.configuration)
+            return command_confirm(arguments.configuration, fence_of(arguments))
         case "rollback":
             from ratchet_host.commands import command_rollback
 
-            return command_rollback(arguments.to)
+            return command_rollback(arguments.to, fence_of(arguments))
         case "status":
             from ratchet_host.status import command_status
 
@@ -44,19 +52,13 @@ def dispatch(arguments: argparse.Namespace) -> dict[str, Any]:
         case "claim":
             from ratchet_host.claim import command_claim
 
-            return command_claim(arguments.holder, arguments.run, arguments.seconds, arguments.end)
-        case "release":
+            return command_claim(
+                arguments.holder, arguments.run, arguments.seconds, arguments.end, arguments.generation
+            )
+        case _:
             from ratchet_host.claim import command_release
 
             return command_release(arguments.run)
-        case "expire":
-            from ratchet_host.unattended import command_expire
-
-            return command_expire()
-        case _:
-            from ratchet_host.unattended import command_boot
-
-            return command_boot()
 
 
 def prepare() -> None:
@@ -87,7 +89,7 @@ def main(arguments: list[str]) -> int:
         if parsed.command == "session":
             from ratchet_host.session import command_session
 
-            return command_session(parsed.design, parsed.lease)
+            return command_session(parsed.design, parsed.lease, parsed.bound, fence_of(parsed))
         # Half a change is worse than a late end: single commands finish, and they are bounded.
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The running nginx: its master and workers, whether it takes a file, whether it answers."""
+"""Whether nginx takes a file, and whether it answers."""
 
 from __future__ import annotations
 
@@ -11,28 +11,12 @@ from pathlib import Path
 from ratchet_host import paths, system
 from ratchet_host.errors import Refused
 from ratchet_host.files import point
+from ratchet_host.instance import workers
 from ratchet_host.language import Directive
 from ratchet_host.listeners import Listener, listeners, rank
-from ratchet_host.paths import SERVICE
-from ratchet_host.processes import POLL_SECONDS, Process, children, process, title
-from ratchet_host.system import show
+from ratchet_host.processes import POLL_SECONDS, Process
 
 ANSWER_SECONDS = 3.0
-
-
-def workers(parent: Process) -> list[Process]:
-    """Children that serve requests and are not on their way out."""
-    found = [child for child in children(parent) if title(child.pid) == "nginx: worker process"]
-    return sorted(found, key=lambda child: child.pid)
-
-
-def master(unit: str = SERVICE) -> Process | None:
-    """The main process of nginx's service (or of a shadow's); None when it does not run."""
-    try:
-        pid = int(show(unit, "MainPID").get("MainPID", "0") or 0)
-    except ValueError:
-        return None
-    return process(pid) if pid else None
 
 
 def test(path: Path, name: str) -> str:

@@ -16,9 +16,13 @@ NGINX = "/usr/sbin/nginx"
 ERROR_LOG = Path("/var/log/nginx/error.log")
 
 SERVICE = "nginx.service"
-LEASE = "ratchet-lease"
+KEEPER = "/usr/local/sbin/ratchet-keeper"
 # A commit is over in a second; a longer one is in trouble.
 CONFIRM_LEASE = 60
+# However long it is asked for, and however often it is renewed.
+LONGEST_LEASE = 3600
+# What /etc/nginx/nginx.conf links to.
+LIVE_TARGET = "ratchet/live/nginx.conf"
 
 # The distribution's own nginx.conf, kept as if it were staged under this name.
 ORIGINAL = "original"
@@ -46,3 +50,13 @@ def confirmed_link() -> Path:
 
 def configuration_file(identity: str) -> Path:
     return ratchet() / identity / "nginx.conf"
+
+
+def copy_file(identity: str) -> Path:
+    """A baseline in one file, with all that it included when it was confirmed."""
+    return VAR / f"baseline-{identity}.conf"
+
+
+def record_file(identity: str) -> Path:
+    """Every file of a baseline as it was confirmed."""
+    return VAR / f"confirmed-{identity}.json"

@@ -1,4 +1,4 @@
-"""One reload, watched until the new workers are there and the old ones have left."""
+"""One reload, watched until the workers show the new file and the old ones have left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ratchet_host import paths
 from ratchet_host.errors import Refused
+from ratchet_host.instance import workers
+from ratchet_host.marks import carried
 from ratchet_host.nginx import emergency
 from ratchet_host.processes import POLL_SECONDS, Process, children
 from ratchet_host.system import log
@@ -22,10 +24,11 @@ STOPPED_SECONDS = 1.0
 
 
 class Reload:
-    """One reload of a running nginx: it has happened when the master has new children, and the old ones have left."""
+    """One reload of a running nginx: it has happened when every worker that serves shows the mark of the new file."""
 
-    def __init__(self, parent: Process, error_log: Path | None = None, *, name: str = "nginx") -> None:
+    def __init__(self, parent: Process, mark: int, error_log: Path | None = None, *, name: str = "nginx") -> None:
         self._parent = parent
+        self._mark = mark
         self._log = error_log or paths.ERROR_LOG
         self._name = name
         with contextlib.suppress(OSError):
@@ -50,6 +53,13 @@ class Reload:
         reasons = [line for line in told if "still could not bind" not in line]
         return (reasons[-1][-500:] if reasons else ""), len(reasons) < len(told)
 
+    def _taken(self) -> bool:
+        """Whether a generation with the mark is there; a worker that was stopped does not hold it up."""
+        serving = [worker for worker in workers(self._parent) if not worker.stopped]
+        # A file without a mark shows by workers that were not there before, and carry none.
+        fresh = bool(self._mark) or bool(set(serving) - self._before)
+        return bool(serving) and fresh and all(carried(worker.pid) == self._mark for worker in serving)
+
     def wait(self, *, patience: float, strict: bool) -> None:
         """Wait for the new generation, and up to `patience` seconds until the old one has left.
 
@@ -57,7 +67,7 @@ class Reload:
         stopped (SIGSTOP, a debugger). Where that is no reason to refuse, stopped ones are killed at the end.
         """
         started = time.monotonic()
-        while not children(self._parent) - self._before:
+        while not self._taken():
             if not self._parent.alive:
                 raise Refused(f"{self._name}'s master process ended during the reload")
             waited = time.monotonic() - started

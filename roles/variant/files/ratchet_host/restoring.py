@@ -1,4 +1,4 @@
-"""The way back: the confirmed configuration live again, whatever was going on."""
+"""The way back: the confirmed configuration live again, whatever was going on. The keeper's program goes it."""
 
 from __future__ import annotations
 
@@ -6,93 +6,93 @@ import contextlib
 import syslog
 
 from ratchet_host import paths, system
-from ratchet_host.configurations import adopted, confirmed, edited, live, pointed, require_staged
-from ratchet_host.edits import heal, keep_edited, put_edits_aside
-from ratchet_host.errors import Refused
+from ratchet_host.configurations import adopted, by_copy, confirmed, edited, live, pointed, require_staged
+from ratchet_host.edits import heal, keep_edited, put_edits_aside, write_record
+from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point, sync_directory, write_atomically
-from ratchet_host.marker import Marker
-from ratchet_host.nginx import master, test
-from ratchet_host.paths import ORIGINAL, SERVICE, configuration_file, confirmed_link, live_link, ratchet
-from ratchet_host.reload import GENERATION_SECONDS
+from ratchet_host.instance import verified
+from ratchet_host.nginx import test
+from ratchet_host.paths import KEEPER, LIVE_TARGET, ORIGINAL, configuration_file, confirmed_link, live_link, ratchet
 from ratchet_host.shadow_places import stop_shadows
-from ratchet_host.switching import RESTORE_SECONDS, run_live
+from ratchet_host.switching import run_live
 from ratchet_host.system import log
+
+# It waits 4 s for each of two files, and 15 s for a start.
+BACK_SECONDS = 60.0
 
 
 def restore() -> bool:
     """Make the confirmed configuration live, whatever was going on. True when something had to be done.
 
-    What somebody edited meanwhile and is in the way is kept as a copy. Raises Refused when nginx could not be shown to
-    run the confirmed configuration; the link points to it then all the same.
+    What somebody edited meanwhile and is in the way is kept as a copy. Raises Refused when nginx does not show the
+    confirmed configuration; what it would start with is that all the same.
     """
     changed = make_confirmed_live()
-    with contextlib.suppress(OSError):
+    # What only cleans up comes after, and is in nobody's way.
+    with contextlib.suppress(OSError, Refused):
+        stop_shadows()
         put_edits_aside()
     return changed
 
 
 def make_confirmed_live() -> bool:
-    stop_shadows()
     baseline = confirmed()
     if baseline is None:
         return False
-    if Marker.holds(baseline, master()):
+    if edited(baseline):
+        try:
+            heal(baseline)
+        except (Refused, OSError) as error:
+            log(f"an edit of {baseline} stays: {explain(error)}", syslog.LOG_WARNING)
+    if live() == baseline and adopted() and verified():
         return False
     log(f"restoring {baseline}")
-    Marker.clear()
-    if live() != baseline:
-        point(live_link(), baseline)
-    if not adopted():
-        adopt()
-    if edited(baseline):
-        heal(baseline)
-    problem = test(live_link() / "nginx.conf", "restore")
-    if problem:
-        raise Refused(f"nginx refuses the confirmed configuration {baseline}: {problem}")
-    free_stopped_master()
-    run_live(baseline, patience=RESTORE_SECONDS, strict=False)
+    code, why = system.run(KEEPER, "back", timeout=BACK_SECONDS)
+    if code or not verified():
+        raise Refused(f"the confirmed configuration {baseline} is not back: {why or 'its workers do not show it'}")
+    if by_copy():
+        problem = test(configuration_file(baseline), "restore")
+        log(f"{baseline} is live by its copy; nginx refuses its own files: {problem}", syslog.LOG_WARNING)
     return True
 
 
-def free_stopped_master() -> None:
-    """A master that somebody has stopped (SIGSTOP, a debugger) takes no reload, and its workers would go on serving
-    what is not confirmed: kill it with them, so that it is started anew.
-    """
-    parent = master()
-    if parent is not None and parent.stopped:
-        log("nginx's master process is stopped; killing nginx to start it with the baseline", syslog.LOG_WARNING)
-        system.run("systemctl", "kill", "--signal=KILL", SERVICE)
-        parent.wait_until_gone(GENERATION_SECONDS)
+def leave_copy() -> bool:
+    """From the baseline's copy to its own files, where nginx takes them again. True when it was so."""
+    baseline = confirmed()
+    if baseline is None or not by_copy() or test(configuration_file(baseline), "restore"):
+        return False
+    run_live(baseline, patience=2, strict=False)
+    return True
 
 
 def adopt() -> bool:
     """Make /etc/nginx/nginx.conf the link to what is live, with the same content as before; True when it was not."""
     if adopted() and live() is not None and confirmed() is not None:
         return False
+    configuration = paths.ETC / "nginx.conf"
+    if not adopted() and confirmed() is not None and configuration.is_file():
+        keep_edited(configuration)
+    keep_original()
+    if confirmed() is None:
+        require_staged(ORIGINAL)
+        write_record(ORIGINAL)
+        point(confirmed_link(), ORIGINAL)
+    if pointed(live_link()) is None:
+        point(live_link(), confirmed() or ORIGINAL)
     if not adopted():
-        configuration = paths.ETC / "nginx.conf"
-        if (
-            configuration_file(ORIGINAL).exists()
-            and configuration.exists()
-            and configuration.read_bytes() != configuration_file(ORIGINAL).read_bytes()
-        ):
-            keep_edited(configuration)
-        keep_original()
-    for link in (live_link(), confirmed_link()):
-        if pointed(link) is None:
-            require_staged(ORIGINAL)
-            point(link, ORIGINAL)
-    if not adopted():
-        point(paths.ETC / "nginx.conf", "ratchet/live/nginx.conf")
+        point(configuration, LIVE_TARGET)
         log("adopted /etc/nginx/nginx.conf; the file that was there is in ratchet/original/")
     return True
 
 
 def keep_original() -> None:
-    """Keep the distribution's nginx.conf, once, before anything of ours may take its place."""
-    kept = configuration_file(ORIGINAL)
-    if kept.exists() or adopted():
+    """Keep the distribution's nginx.conf as it is now, before anything of ours first takes its place."""
+    kept, configuration = configuration_file(ORIGINAL), paths.ETC / "nginx.conf"
+    if adopted() or confirmed() is not None:
+        return
+    content = configuration.read_bytes()
+    if kept.exists() and kept.read_bytes() == content:
         return
     kept.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, (paths.ETC / "nginx.conf").read_bytes())
+    write_atomically(kept, content)
     sync_directory(ratchet())

@@ -7,14 +7,15 @@ import syslog
 import time
 
 from ratchet_host import paths
-from ratchet_host.claim import extend_claim
+from ratchet_host.claim import Fence, extend_claim
 from ratchet_host.configurations import adopted, confirmed, live, require_staged, shown
 from ratchet_host.drift import drift
 from ratchet_host.errors import Refused, explain
 from ratchet_host.figures import ErrorLog, Figures
-from ratchet_host.lease import arm, disarm, lease_left, renew, require_lease
-from ratchet_host.locks import Lock, changing
-from ratchet_host.nginx import master, test, workers
+from ratchet_host.instance import master, running, verified, workers
+from ratchet_host.lease import Lease, arm, disarm, lease_left, renew, require_keeper, require_lease
+from ratchet_host.locks import Lock, changing, refuse_during_session
+from ratchet_host.nginx import test
 from ratchet_host.paths import configuration_file
 from ratchet_host.processes import Process
 from ratchet_host.restoring import restore
@@ -36,19 +37,25 @@ class Session:
     design = ""
     own: tuple[str, ...] = ()
 
-    def __init__(self, lease: int) -> None:
+    def __init__(self, lease: int, bound: int, fence: Fence) -> None:
         self.lease = lease
+        self.bound = bound
+        self.fence = fence
         self._tested: set[tuple[str, str]] = set()
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
         name = command["command"]
         if name in self.own:
-            require_lease(self.lease)
             with changing():
+                require_lease()
+                self.fence.check()
+                if running() == confirmed():
+                    # Nothing unconfirmed is live: what comes now has its whole time.
+                    arm(self.lease, self.bound)
                 return self.change(command)
         if name == "renew":
             renew(self.lease)
-            extend_claim()
+            extend_claim(self.fence.run)
             return {}
         if name == "status":
             return self.status()
@@ -58,9 +65,9 @@ class Session:
 
     def status(self) -> dict[str, Any]:
         parent = require_master()
-        left = lease_left()
+        lease = Lease.read()
         pids = {"master": parent.pid, "workers": [worker.pid for worker in workers(parent)]}
-        seconds = None if left is None else round(left, 1)
+        seconds = None if lease is None else round(lease.left, 1)
         return {
             "live": shown(live()),
             "confirmed": shown(confirmed()),
@@ -88,8 +95,8 @@ class Switchback(Session):
     design = "switchback"
     own = ("switch",)
 
-    def __init__(self, lease: int) -> None:
-        super().__init__(lease)
+    def __init__(self, lease: int, bound: int, fence: Fence) -> None:
+        super().__init__(lease, bound, fence)
         self._figures = Figures()
         self._errors = ErrorLog(lambda: paths.ERROR_LOG)
 
@@ -109,7 +116,8 @@ class Switchback(Session):
         return {"configuration": identity, "seconds": round(switch(identity), 3)}
 
     def metrics(self) -> dict[str, Any]:
-        return self._figures.read(require_master()) | self._errors.read()
+        runs: dict[str, Any] = {"configuration": shown(running())}
+        return runs | self._figures.read(require_master()) | self._errors.read()
 
 
 class Duet(Session):
@@ -118,8 +126,8 @@ class Duet(Session):
     design = "duet"
     own = ("assign",)
 
-    def __init__(self, lease: int) -> None:
-        super().__init__(lease)
+    def __init__(self, lease: int, bound: int, fence: Fence) -> None:
+        super().__init__(lease, bound, fence)
         self._shadows = [Shadow(name) for name in INSTANCES]
         self._limits: list[str] | None = None
 
@@ -146,29 +154,32 @@ class Duet(Session):
         }
 
     def metrics(self) -> dict[str, Any]:
-        return {
-            "instances": {
-                shadow.name: shadow.figures.read(shadow.parent) | shadow.errors.read() for shadow in self._shadows
-            }
-        }
+        return {"instances": {shadow.name: shadow.metrics() for shadow in self._shadows}}
 
 
 def begin_session(session: Session) -> None:
-    """Arm the lease first, then see to it that nginx runs the baseline. Raises Refused."""
+    """Arm the lease, if nginx runs the baseline as it was confirmed. Raises Refused with everything as it was."""
+    session.fence.check()
     if not adopted() or confirmed() is None:
         raise Refused("this host has no confirmed configuration yet; run playbooks/site.yml")
     differences = drift()
     if differences:
         raise Refused("edited by hand since the last confirm: " + ", ".join(differences))
     require_master()
-    arm(session.lease)
-    restore()
+    if live() != confirmed() or not verified():
+        raise Refused(
+            f"nginx does not run the baseline {confirmed()} (its workers show {running() or 'nothing of that kind'}); "
+            "see sudo ratchet-host status, then: sudo ratchet-host rollback"
+        )
+    require_keeper()
+    stop_shadows()
+    arm(session.lease, session.bound)
 
 
 def serve(session: Session, lines: Lines) -> None:
     """Answer commands until the session ends: returns after `end`, raises Ended otherwise."""
     while True:
-        line = lines.next()
+        line = lines.next(lease_left)
         name = None
         try:
             command = parse_command(line)
@@ -196,23 +207,29 @@ def end_session() -> dict[str, Any]:
     return {"ok": True, "command": "end", "configuration": shown(confirmed()), "verified": True}
 
 
-def command_session(design: str, lease: int) -> int:
+def command_session(design: str, lease: int, bound: int, fence: Fence) -> int:
     lines = Lines()
     lock = Lock("session.lock")
     if not lock.take(1):
-        raise Refused("another session is running on this host")
-    session: Session = Duet(lease) if design == "duet" else Switchback(lease)
+        refuse_during_session()
+        if not lock.take(1):
+            raise Refused("another session is running on this host")
+    kind = Duet if design == "duet" else Switchback
+    session = kind(lease, bound, fence)
     answer: dict[str, Any] = {}
+    begun = False
     try:
         with changing():
             begin_session(session)
+        begun = True
         log(f"session: {design}, lease {lease} s, baseline {confirmed()}")
         emit({"ok": True, "command": "ready", "confirmed": shown(confirmed()), "lease_seconds": lease})
         serve(session, lines)
     except Ended as ended:
         log(f"session: {ended}", syslog.LOG_WARNING)
     finally:
-        if confirmed() is not None:
+        # One that was refused has changed nothing, and leaves everything as it found it.
+        if begun:
             answer = end_session()
         lock.free()
     with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+from collections.abc import Callable
 
 from ratchet_host.errors import Refused
 from ratchet_host.paths import ID
@@ -36,8 +37,9 @@ class Lines:
     def _note(self, number: int, _frame: object) -> None:
         self._signal = number
 
-    def next(self) -> bytes:
-        """Raises Ended at the end of input or when a signal has come, Refused for a line without end."""
+    def next(self, left: Callable[[], float]) -> bytes:
+        """Raises Ended at the end of input, when a signal has come, and when no time is `left`; Refused for a line
+        without end."""
         while True:
             if self._signal:
                 raise Ended(f"signal {signal.Signals(self._signal).name}")
@@ -47,7 +49,10 @@ class Lines:
                 return bytes(line)
             if len(self._buffer) > MAX_LINE:
                 raise Refused(f"a line is longer than {MAX_LINE >> 10} KiB")
-            ready, _, _ = select.select([0, self._woken], [], [])
+            seconds = left()
+            if seconds <= 0:
+                raise Ended("the lease is over")
+            ready, _, _ = select.select([0, self._woken], [], [], seconds)
             if 0 in ready:
                 data = os.read(0, MAX_LINE)
                 if not data:

@@ -15,13 +15,19 @@ from ratchet_host import paths, system
 from ratchet_host.errors import Refused
 from ratchet_host.figures import ErrorLog, Figures
 from ratchet_host.files import point, write_atomically
-from ratchet_host.nginx import ANSWER_SECONDS, master, test, workers
+from ratchet_host.instance import unit_master, workers
+from ratchet_host.marks import SHADOW, carried, new_mark, with_mark
+from ratchet_host.nginx import ANSWER_SECONDS, test
 from ratchet_host.paths import configuration_file
 from ratchet_host.processes import POLL_SECONDS, Process
 from ratchet_host.reload import Reload
 from ratchet_host.shadow_places import ShadowPlace
 from ratchet_host.shadow_text import MAX_PORTS, ShadowText
 from ratchet_host.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FIRST_PORT = {"a": 21000, "b": 22000}
 PORT_RANGE = 1000
@@ -51,6 +57,8 @@ class Shadow(ShadowPlace):
         self._tested: set[str] = set()
         self._reload: Reload | None = None
         self._parent: Process | None = None
+        self._mark = 0
+        self._configuration = ""
 
     def allocate(self, protocol: str, port: int) -> int:
         """The instance's own port for a port of the live one; the same one for as long as the instance lives."""
@@ -75,7 +83,10 @@ class Shadow(ShadowPlace):
             folder.mkdir(exist_ok=True)
         for folder in sorted(shadow.folders):
             self._create(folder)
-        write_atomically(self.run / "nginx.conf", shadow.text.encode("utf-8", "surrogateescape"))
+        # New each time, so that it shows whether a reload was taken; the other instance's is another.
+        self._mark = new_mark({self._mark}, SHADOW[self.name == "b" :: 2])
+        self._configuration = identity
+        write_atomically(self.run / "nginx.conf", with_mark(shadow.text.encode("utf-8", "surrogateescape"), self._mark))
         if self.link.is_symlink() is False:
             point(self.link, str(self.run / "nginx.conf"))
         text = hashlib.sha256(shadow.text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -85,7 +96,7 @@ class Shadow(ShadowPlace):
                 raise Refused(f"a shadow instance cannot run {identity}: {problem}")
             self._tested.add(text)
         if self._parent is not None and self._parent.alive:
-            self._reload = Reload(self._parent, self._error_log(), name=f"shadow instance {self.name}")
+            self._reload = Reload(self._parent, self._mark, self._error_log(), name=f"shadow instance {self.name}")
         else:
             self._reload = None
             self._parent = self._start(limits)
@@ -132,7 +143,7 @@ class Shadow(ShadowPlace):
             "daemon off;",
             timeout=20,
         )
-        parent = master(self.unit)
+        parent = unit_master(self.unit)
         if code or parent is None:
             raise Refused(f"shadow instance {self.name} does not start: {text[-300:] or self._last_words()}")
         return parent
@@ -165,6 +176,12 @@ class Shadow(ShadowPlace):
         if self._parent is None or not self._parent.alive:
             raise Refused(f"shadow instance {self.name} does not run")
         return self._parent
+
+    def metrics(self) -> dict[str, Any]:
+        """What its workers show that they run (None when they show something else), and its figures."""
+        marks = {carried(worker.pid) for worker in workers(self.parent)}
+        runs: dict[str, Any] = {"configuration": self._configuration if marks == {self._mark} else None}
+        return runs | self.figures.read(self.parent) | self.errors.read()
 
 
 def accepts(port: int) -> bool:

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 from ratchet_host import paths
+from ratchet_host.claim import Fence
 from ratchet_host.configurations import confirmed, edited, live, shown, staged
 from ratchet_host.drift import drift
 from ratchet_host.edits import keep_edited, put_edits_aside
 from ratchet_host.errors import Refused
 from ratchet_host.files import identify, remove_tree, short_diff, sync_directory, write_atomically
+from ratchet_host.instance import marks_in_use
 from ratchet_host.locks import Lock, changing
+from ratchet_host.marks import DIRECTIVE, LIVE, mark_in, new_mark, split_mark, with_mark
 from ratchet_host.nginx import test
 from ratchet_host.paths import LABEL, configuration_file, pristine_file, ratchet
 from ratchet_host.restoring import keep_original
@@ -70,7 +73,7 @@ def parse_configurations(content: bytes) -> tuple[dict[str, bytes], int]:
 
 def live_text() -> bytes:
     try:
-        return (paths.ETC / "nginx.conf").read_bytes()
+        return split_mark((paths.ETC / "nginx.conf").read_bytes())[1]
     except OSError:
         return b""
 
@@ -79,14 +82,14 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
     """Place one configuration and test it; returns its part of the answer. A bad one does not stay."""
     identity = identify(content)
     path = configuration_file(identity)
-    present = path.is_file() and path.read_bytes() == content
+    present = mark_in(path) != 0 and not edited(identity)
     if present:
         problem = test(path, identity)
     elif check:
         folder = paths.RUN / f"check-{identity}"
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            write_atomically(folder / "nginx.conf", content)
+            write_atomically(folder / "nginx.conf", with_mark(content, LIVE[0]))
             problem = test(folder / "nginx.conf", identity)
         finally:
             remove_tree(folder)
@@ -96,7 +99,7 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
         candidate = ratchet() / f".new-{identity}" / "nginx.conf"
         candidate.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_atomically(candidate, content)
+            write_atomically(candidate, with_mark(content, new_mark(marks_in_use())))
             problem = test(candidate, identity)
             if not problem and protected:
                 write_atomically(pristine_file(identity), content)
@@ -106,6 +109,8 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
             remove_tree(candidate.parent)
     if present and not check:
         os.utime(path.parent)
+    if DIRECTIVE in problem:
+        problem += f" (Ratchet sets {DIRECTIVE}, to see which configuration a worker runs; take yours out)"
     return {
         "id": identity,
         "ok": not problem,
@@ -138,12 +143,13 @@ def prune(keep: int, wanted: set[str]) -> None:
             remove_tree(folder)
 
 
-def command_stage(*, check: bool) -> dict[str, Any]:
+def command_stage(*, check: bool, fence: Fence) -> dict[str, Any]:
     texts, keep = parse_configurations(read_input(MAX_INPUT))
     if not (paths.ETC / "nginx.conf").exists():
         raise Refused("/etc/nginx/nginx.conf does not exist: install nginx first (playbooks/site.yml)")
     with changing():
         if not check:
+            fence.check()
             ratchet().mkdir(mode=0o755, exist_ok=True)
             keep_original()
         answers = {label: stage_one(content, check=check) for label, content in texts.items()}

@@ -9,10 +9,10 @@ from ratchet_host.claim import Claim
 from ratchet_host.configurations import confirmed, live, shown, staged
 from ratchet_host.drift import drift
 from ratchet_host.errors import Refused
-from ratchet_host.lease import lease_left
+from ratchet_host.instance import Live, running
+from ratchet_host.lease import Lease, keeper
 from ratchet_host.locks import Lock
-from ratchet_host.marker import Marker
-from ratchet_host.nginx import master, nginx_version, workers
+from ratchet_host.nginx import nginx_version
 from ratchet_host.paths import configuration_file
 from ratchet_host.tree import Tree
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 def command_status() -> dict[str, Any]:
-    parent = master()
-    left = lease_left()
+    found = Live()
+    held = Lease.read()
     identity = live()
+    runs = running()
     fingerprint = None
     if identity is not None:
         with contextlib.suppress(Refused):
@@ -32,25 +33,28 @@ def command_status() -> dict[str, Any]:
     session = Lock("session.lock").holder()
     claim = Claim.read()
     lease = None
-    if left is not None or session is not None:
+    if held is not None or session is not None:
         lease = {
-            "seconds_left": None if left is None else round(left, 1),
+            "seconds_left": None if held is None else round(held.left, 1),
             "session": session.pid if session else None,
         }
+    keeping = keeper()
     return {
         "ok": True,
         "version": VERSION,
         "live": shown(identity),
         "confirmed": shown(confirmed()),
         "fingerprint": fingerprint,
-        "verified": Marker.holds(identity, parent),
+        "running": shown(runs),
+        "verified": identity is not None and runs == identity,
         "drift": drift(),
         "lease": lease,
         "claim": claim.document() if claim else None,
         "nginx": {
             "version": nginx_version(),
-            "running": parent is not None,
-            "workers": len(workers(parent)) if parent else 0,
+            "running": bool(found.masters),
+            "workers": len(found.workers),
         },
+        "keeper": keeping is not None and not keeping.stopped,
         "staged": staged(),
     }

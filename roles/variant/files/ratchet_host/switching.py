@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 
-from ratchet_host import paths, system
-from ratchet_host.configurations import live
+from ratchet_host import paths
+from ratchet_host.configurations import live, main_target
 from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point
+from ratchet_host.instance import Live
 from ratchet_host.language import Directive
-from ratchet_host.marker import Marker
-from ratchet_host.nginx import check_health, master
-from ratchet_host.paths import SERVICE, configuration_file, live_link
-from ratchet_host.processes import Process
+from ratchet_host.marks import mark_in
+from ratchet_host.nginx import check_health
+from ratchet_host.paths import LIVE_TARGET, configuration_file, live_link
 from ratchet_host.reload import Reload
 from ratchet_host.tree import Tree
 
@@ -23,39 +23,29 @@ OLD_WORKERS_SECONDS = 20.0
 RESTORE_SECONDS = 2.0
 
 
-def start_nginx() -> Process:
-    """Raises Refused with nginx's own words when it does not start."""
-    system.run("systemctl", "reset-failed", SERVICE)
-    # systemd starts `boot` first, when it has not run since the host booted; it must not wait for the lock we hold.
-    starting = paths.RUN / "starting"
-    starting.touch()
-    try:
-        code, text = system.run("systemctl", "start", SERVICE, timeout=60)
-    finally:
-        starting.unlink(missing_ok=True)
-    parent = master()
-    if code or parent is None:
-        raise Refused(f"nginx does not start: {text[-500:] or 'see journalctl -u nginx'}")
-    return parent
-
-
-def run_live(identity: str, *, patience: float, strict: bool) -> Process:
-    """Point `live` at a configuration and make nginx run it; returns the master. Raises Refused."""
+def run_live(identity: str, *, patience: float, strict: bool) -> None:
+    """Point nginx.conf at a configuration and make nginx run it. Raises Refused unless every worker shows its mark."""
     directives: list[Directive] = []
     # What we cannot read is no reason not to go back to it: nginx has the last word.
     with contextlib.suppress(Refused):
         directives = Tree(configuration_file(identity)).directives
-    Marker.clear()
+    found = Live()
+    if not found.masters:
+        raise Refused("nginx is not running; start it: systemctl start nginx")
+    if found.upgraded:
+        raise Refused(
+            f"nginx's binary is being upgraded (the old master {found.upgraded[0].pid} and the new one "
+            f"{found.masters[-1].pid} both serve); nothing is switched before that is over"
+        )
+    mark = mark_in(configuration_file(identity))
     if live() != identity:
         point(live_link(), identity)
-    parent = master()
-    if parent is None:
-        parent = start_nginx()
-    else:
-        Reload(parent).wait(patience=patience, strict=strict)
-    check_health(parent, directives)
-    Marker.write(identity, parent)
-    return parent
+    if main_target() != LIVE_TARGET:
+        point(paths.ETC / "nginx.conf", LIVE_TARGET)
+    Reload(found.masters[-1], mark).wait(patience=patience, strict=strict)
+    check_health(found.masters[-1], directives)
+    if not Live().runs({mark}):
+        raise Refused(f"not every worker of nginx shows that it runs {identity}")
 
 
 def switch(identity: str, *, patience: float = OLD_WORKERS_SECONDS, strict: bool = True) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ratchet_host import paths
 from ratchet_host.errors import Refused
 from ratchet_host.language import Directive, parse
+from ratchet_host.marks import split_mark
 
 MAX_TREE = 16 << 20
 MAX_FILES = 1000
@@ -21,6 +22,7 @@ class Tree:
 
     def __init__(self, main: Path) -> None:
         self.main = main
+        # The main file's mark is none of its content.
         # path as nginx names it -> content; the main file's key is "nginx.conf", whichever is tested or live
         self.files: dict[str, bytes] = {}
         self._size = 0
@@ -33,6 +35,8 @@ class Tree:
             content = path.read_bytes()
         except OSError as error:
             raise Refused(f"{path}: {error.strerror}") from None
+        if depth == 0:
+            _, content = split_mark(content)
         self._size += len(content)
         if self._size > MAX_TREE:
             raise Refused(f"{path}: the configuration is larger than {MAX_TREE >> 20} MiB with its includes")

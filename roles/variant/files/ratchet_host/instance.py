@@ -1,0 +1,106 @@
+"""The live nginx: who it is (whoever started it), and what each of its workers runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ratchet_host import paths
+from ratchet_host.configurations import baseline_marks, confirmed, live, staged
+from ratchet_host.marks import carried, mark_in
+from ratchet_host.paths import configuration_file
+from ratchet_host.processes import Process, children, process, process_fields, title
+from ratchet_host.system import show
+
+MASTER, WORKER = "nginx: master process", "nginx: worker process"
+
+
+def workers(parent: Process) -> list[Process]:
+    """Children that serve requests and are not on their way out."""
+    found = [child for child in children(parent) if title(child.pid) == WORKER]
+    return sorted(found, key=lambda child: child.pid)
+
+
+def unit_master(unit: str) -> Process | None:
+    """The main process of a unit of systemd's; None when it does not run."""
+    try:
+        pid = int(show(unit, "MainPID").get("MainPID", "0") or 0)
+    except ValueError:
+        return None
+    return process(pid) if pid else None
+
+
+def reads_our_file(words: list[str]) -> bool:
+    """Whether a master of such a command line reads /etc/nginx/nginx.conf; a shadow and an instance apart do not."""
+    named = words[words.index("-c") + 1 :][:1] if "-c" in words else []
+    return named == [str(paths.ETC / "nginx.conf")] or (not named and "-p" not in words)
+
+
+def here(pid: int) -> bool:
+    """Whether a process sees our files: an nginx in a container is not ours."""
+    try:
+        return os.path.samestat((paths.PROC / str(pid) / "root").stat(), Path("/").stat())
+    except OSError:
+        return True
+
+
+class Live:
+    """The live nginx as it is now: whoever started it, and two of it while its binary is being upgraded."""
+
+    def __init__(self) -> None:
+        parents: dict[Process, int] = {}
+        serving: dict[Process, int] = {}
+        for name in os.listdir(paths.PROC):  # noqa: PTH208 - of hundreds of them, most are others' processes
+            if not name.isdigit() or not (said := title(int(name))).startswith("nginx: "):
+                continue
+            found, fields = process(int(name)), process_fields(int(name))
+            if found is None or fields is None:
+                continue
+            if said == WORKER:
+                serving[found] = int(fields[1])
+            elif said.startswith(MASTER) and reads_our_file(said.split()) and here(found.pid):
+                parents[found] = int(fields[1])
+        pids = {parent.pid for parent in parents}
+        older = [parent for parent in parents if parent.pid in parents.values()]
+        self.masters = sorted(parents, key=lambda parent: (parent not in older, -parent.start))
+        """Last is the one that takes a reload: the new one while the binary is upgraded."""
+        # A worker whose master was killed serves on.
+        self.workers = {
+            worker: carried(worker.pid)
+            for worker, parent in serving.items()
+            if parent in pids or (parent == 1 and carried(worker.pid))
+        }
+        self.upgraded = [master for master in older if any(serving.get(w) == master.pid for w in self.workers)]
+        """Old masters of an upgraded binary whose workers serve."""
+
+    def runs(self, marks: set[int]) -> bool:
+        """Whether every worker that serves has one of these marks, and is there to answer."""
+        return bool(self.workers) and all(mark in marks and not worker.stopped for worker, mark in self.workers.items())
+
+
+def master() -> Process | None:
+    """The live nginx's master; None when it does not run."""
+    masters = Live().masters
+    return masters[-1] if masters else None
+
+
+def running() -> str | None:
+    """The staged configuration that every worker of the live nginx shows; None when they do not show one."""
+    found = Live()
+    if found.runs(baseline_marks()):
+        return confirmed()
+    marks = set(found.workers.values())
+    names = [name for name in staged() if marks == {mark_in(configuration_file(name))}]
+    return names[0] if len(names) == 1 and found.runs(marks) else None
+
+
+def verified() -> bool:
+    """Whether nginx runs what it would start with."""
+    identity = live()
+    return identity is not None and running() == identity
+
+
+def marks_in_use() -> set[int]:
+    """The marks of all files and all workers."""
+    files = [configuration_file(name) for name in staged()] + list(paths.VAR.glob("baseline-*.conf"))
+    return {mark_in(file) for file in files} | {*Live().workers.values()}
