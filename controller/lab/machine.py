@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from controller.lab.commands import run
+from controller.lab.commands import CommandFailed, run
 from controller.model.errors import HostFailed
 
 # program -> the Debian package that brings it
@@ -24,16 +24,31 @@ CORE_SHARE = (0.25, 0.5)
 MEMORY_SHARE = (1 / 8, 1 / 4)
 
 
+def _find(program: str) -> str | None:
+    """Where a program is. `sudo env PATH=$PATH` brings an account's own PATH, which need not have root's folders."""
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+
+
 def missing_packages() -> list[str]:
-    """Debian packages that the lab needs and this machine lacks, sorted."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = {package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)}
+    """Debian packages that the lab needs and this machine lacks, sorted. A program may come from anywhere."""
+    missing = {package for program, package in PROGRAMS.items() if not _find(program)}
     for program, package in NETWORK_PROGRAMS.items():
-        if not any((folder / program).exists() for folder in LIBRARIES) and not shutil.which(program, path=path):
+        if not any((folder / program).exists() for folder in LIBRARIES) and not _find(program):
             missing.add(package)
-    if not shutil.which("crun", path=path) or _cgroups_are_hybrid():
-        missing |= set() if shutil.which("runc", path=path) else {"runc"}
+    if _cgroups_are_hybrid():
+        missing |= set() if _find("runc") else {"runc"}
+    elif not _find("crun") and not _podman_has_a_runtime():
+        missing.add("crun")
     return sorted(missing)
+
+
+def _podman_has_a_runtime() -> bool:
+    """Without crun podman refuses every command, unless its settings name another runtime."""
+    try:
+        run(["podman", "info"])
+    except CommandFailed:
+        return False
+    return True
 
 
 def require_parts() -> None:
@@ -49,7 +64,7 @@ def require_parts() -> None:
         raise HostFailed(
             f"this machine lacks {', '.join(missing)}",
             where="lab",
-            next_step=f"apt-get update && apt-get install --no-install-recommends {' '.join(missing)}",
+            next_step=f"apt-get update && apt-get install --no-install-recommends --no-remove {' '.join(missing)}",
         )
 
 
@@ -60,7 +75,7 @@ def _cgroups_are_hybrid() -> bool:
 @cache
 def global_options() -> tuple[str, ...]:
     """podman's options before the command: crun refuses hybrid cgroups, so runc does the work there."""
-    return ("--runtime", "runc") if _cgroups_are_hybrid() and shutil.which("runc") else ()
+    return ("--runtime", "runc") if _cgroups_are_hybrid() and _find("runc") else ()
 
 
 def run_options() -> list[str]:
