@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -18,11 +19,15 @@ def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.project_folder import write_project
 
     written = write_project(args.directory, args.fleet, static=args.static)
-    if not written:
+    if written.note:
+        print(f"note: {written.note}", file=sys.stderr)
+    if not written.paths and not written.ignored:
         print(f"nothing to add: {args.directory} has everything already")
         return 0
-    for path in written:
+    for path in written.paths:
         print(f"wrote {path}")
+    if written.ignored:
+        print(f"added to {args.directory / '.gitignore'}: {', '.join(written.ignored)}")
     settings = f"inventory/{args.fleet}"
     print(f"\nnext: cd {args.directory}")
     if args.static:

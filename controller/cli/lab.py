@@ -51,8 +51,12 @@ def run(args: argparse.Namespace) -> int:
     from controller.cli.run_setup import find_project
     from controller.lab.daemon import Lab
 
-    lab = Lab(args.name, find_project(args).state / "lab" / args.name)
+    project = find_project(args)
+    lab = Lab(args.name, project.state / "lab" / args.name)
     if args.verb == "up":
+        from controller.adapters.files.private_state import state_folder
+
+        state_folder(project)
         return _up(lab, args)
     if args.verb == "down":
         lab.down(say=print)

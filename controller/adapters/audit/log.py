@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.files.atomic import append_whole
+from controller.adapters.files.private_state import state_folder
 from controller.adapters.store import Store
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
@@ -45,6 +46,7 @@ class AuditLog:
     """One project's log. Appending is safe between processes; an entry is on disk when `record` returns."""
 
     def __init__(self, project: Project, store: Store) -> None:
+        self._project = project
         self._path: Path = project.state / "audit.jsonl"
         self._store = store
         # Each project has a log of its own, also where several share a database.
@@ -135,7 +137,7 @@ class AuditLog:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_folder(self._project)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

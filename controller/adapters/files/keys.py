@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.private_state import secrets_folder
 from controller.model.errors import BadInput
 from controller.model.project import Project
 
 PRIVATE_MODE = 0o600
-FOLDER_MODE = 0o700
 
 
 def generate_key(comment: str) -> tuple[str, str]:
@@ -44,7 +44,7 @@ def ensure_fleet_key(project: Project, fleet: str) -> tuple[str, bool]:
             write_atomically(public_path, public)
         return public, False
     private, public = generate_key(comment)
-    _private_folder(path.parent)
+    secrets_folder(project, "keys")
     write_atomically(path, private, PRIVATE_MODE)
     write_atomically(public_path, public)
     return public, True
@@ -64,11 +64,6 @@ def _read_public(path: Path, comment: str) -> str:
     return _public_of(key, comment)
 
 
-def _private_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(FOLDER_MODE)
-
-
 class HostSeeds:
     """The seeds of servers whose first host key has not been replaced yet: `.ratchet/keys/<fleet>.seeds/`.
 
@@ -77,12 +72,13 @@ class HostSeeds:
     """
 
     def __init__(self, project: Project, fleet: str) -> None:
-        self._folder = project.state / "keys" / f"{fleet}.seeds"
+        self._project = project
+        self._folder = project.key_file(f"{fleet}.seeds")
 
     def create(self, name: str) -> tuple[str, str]:
         """A new seed for a server: (private, public)."""
         private, public = generate_key(name)
-        _private_folder(self._folder)
+        secrets_folder(self._project, "keys", self._folder.name)
         self._successor(name).unlink(missing_ok=True)
         write_atomically(self._seed(name), public, PRIVATE_MODE)
         return private, public

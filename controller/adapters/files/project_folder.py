@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.experiments import META
+from controller.adapters.files.ignored import Rules, add_rules
+from controller.adapters.files.private_state import secrets_folder
 from controller.model.errors import BadInput, HostFailed
-from controller.model.project import bundle
+from controller.model.project import Project, bundle
 
 EXAMPLE_EXPERIMENT = "gzip-level"
 FLEET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -63,21 +66,26 @@ all:
   #   {fleet}-1: {{ansible_host: 192.0.2.1}}
   #   {fleet}-2: {{ansible_host: 192.0.2.2}}
 """
-IGNORE = """\
-# keys, database and locks; runs hold the evidence and may be large
-.ratchet/
-/runs/
-.ansible/
-# links to what is installed: `controller init .` writes them again
-/playbooks
-/roles
-"""
+IGNORED = (
+    Rules("keys, database and locks", (".ratchet/",), private=True),
+    Rules("runs hold the evidence and may be large", ("/runs/", ".ansible/")),
+)
+LINKS = "links to what is installed: `controller init .` writes them again"
 # Linked, not copied, so that an upgrade of Ratchet upgrades them; an operator may put own folders in their place.
 LINKED = ("playbooks", "roles")
 
 
-def write_project(folder: Path, fleet: str, *, static: bool) -> list[Path]:
-    """Write what is missing, and only that; returns the paths written.
+@dataclass(frozen=True)
+class Written:
+    """The paths written, what was added to the .gitignore, and a note of what could not be."""
+
+    paths: list[Path]
+    ignored: list[str]
+    note: str = ""
+
+
+def write_project(folder: Path, fleet: str, *, static: bool) -> Written:
+    """Write what is missing, and only that.
 
     Raises BadInput when the folder holds other things but no project, when the fleet's name is unfit, or when a file
     is where a folder must be; HostFailed when it cannot be written.
@@ -88,7 +96,14 @@ def write_project(folder: Path, fleet: str, *, static: bool) -> list[Path]:
         )
     _check_folder(folder)
     try:
-        return list(_write(folder, _files(fleet, static=static)))
+        paths = list(_write(folder, _files(fleet, static=static)))
+        own = folder / ".gitignore"
+        is_new = not own.is_symlink() and not own.exists()
+        try:
+            ignored = add_rules(own, _ignored(folder))
+        except HostFailed as unfit:
+            return Written(paths, [], str(unfit))
+        return Written([*paths, own], []) if is_new else Written(paths, ignored)
     except OSError as error:
         raise HostFailed(
             f"cannot be written: {error.strerror or error}",
@@ -98,6 +113,13 @@ def write_project(folder: Path, fleet: str, *, static: bool) -> list[Path]:
 
 
 def _write(folder: Path, files: dict[str, str]) -> Iterator[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    project = Project(folder)
+    # Before everything else: the key of a static fleet is made by hand, as hosts.yml says.
+    is_new = not project.state.exists()
+    secrets_folder(project, "keys")
+    if is_new:
+        yield project.state
     for name, text in files.items():
         path = folder / name
         if not path.exists():
@@ -112,13 +134,23 @@ def _write(folder: Path, files: dict[str, str]) -> Iterator[Path]:
             yield path
 
 
+def _ignored(folder: Path) -> list[Rules]:
+    """An operator's own playbooks and roles belong into git: only our links do not."""
+    links = tuple(f"/{name}" for name in LINKED if (folder / name).is_symlink() and _is_ours(folder / name))
+    return [*IGNORED, Rules(LINKS, links)]
+
+
+def _is_ours(link: Path) -> bool:
+    return link.readlink() == bundle() / link.name
+
+
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadInput("is a file", where=str(folder), next_step="name a folder that is new or empty")
     entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     ours = "ansible.cfg" in entries and "inventory" in entries
     # A fresh repository is as good as empty.
-    if entries - {".git", ".gitignore", "README.md", "LICENSE"} and not ours:
+    if entries - {".git", ".gitignore", ".ratchet", "README.md", "LICENSE"} and not ours:
         raise BadInput(
             "is not empty, and not a project either",
             where=str(folder),
@@ -135,7 +167,6 @@ def _files(fleet: str, *, static: bool) -> dict[str, str]:
     group_vars = f"inventory/{fleet}/group_vars/all"
     files = {
         "ansible.cfg": (shipped / "ansible.cfg").read_text(),
-        ".gitignore": IGNORE,
         f"{group_vars}/ratchet.yml": SETTINGS_HEAD + ("" if static else SETTINGS_SERVERS) + SETTINGS_TRIALS,
         f"{group_vars}/nginx.yml": NGINX,
     }

@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 
+from controller.adapters.files.private_state import state_folder
 from controller.adapters.patience import spread
 from controller.adapters.secrets import masked, read_secret
 from controller.model.errors import BadInput, HostFailed
@@ -89,8 +90,7 @@ def database_url(project: Project) -> str:
             raise BadInput("the database's address is empty", where=secret.source, next_step="set it, or unset it")
         # The driver that we ship, whatever SQLAlchemy takes for the default.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", secret.text)
-    project.state.mkdir(mode=0o700, exist_ok=True)
-    return f"sqlite:///{project.state / 'ratchet.db'}"
+    return f"sqlite:///{state_folder(project) / 'ratchet.db'}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from controller.adapters.files.private_state import state_folder
 from controller.model.errors import FleetLocked
 from controller.model.project import Project
 
@@ -37,6 +38,7 @@ class FleetLock:
     """A context manager. Raises FleetLocked, naming the holder, when another live process has the fleet."""
 
     def __init__(self, project: Project, fleet: str, *, run_id: str, since: str) -> None:
+        self._project = project
         self._path: Path = project.state / "locks" / fleet
         self._fleet = fleet
         self.held_by = Holder(run_id, os.getpid(), getpass.getuser(), socket.gethostname(), since)
@@ -69,7 +71,7 @@ class FleetLock:
         return f"{user[:32] or '-'}@{machine[:64]}/{digest}"
 
     def __enter__(self) -> FleetLock:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_folder(self._project, "locks")
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
