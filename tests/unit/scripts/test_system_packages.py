@@ -22,6 +22,14 @@ def test_what_is_missing_is_told_and_installed(debian: Debian) -> None:
     assert (again.code, again.output) == (0, "")
 
 
+def test_what_is_there_and_has_to_become_newer_is_told(debian: Debian) -> None:
+    debian.offer("nginx-light", "usr/sbin/nginx", "Depends: nginx-common (>= 2.0)\n")
+    debian.install("nginx-common", "usr/share/nginx/common")
+    done = debian.run(*TESTS, "--yes")
+    assert done.code == 0, done.output
+    assert ", wrk, and upgrade nginx-common\n" in done.output
+
+
 @pytest.mark.parametrize("unified", [False, True])
 def test_docker_stays_and_its_runc_is_used(debian: Debian, unified: bool) -> None:
     if unified:
