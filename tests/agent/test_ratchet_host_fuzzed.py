@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 import ratchet_host
 import ratchet_host.session as session_room
-from ratchet_host import main, paths, system
+from ratchet_host import lease, main, paths, system
 from ratchet_host.claim import Fence
 from ratchet_host.files import identify
 from ratchet_host.marks import LIVE, split_mark, with_mark
@@ -102,9 +102,9 @@ class Place:
         paths.ETC, paths.VAR, paths.RUN = (self.root / name for name in ("etc", "var", "run"))
         paths.NGINX, paths.PROC = "/bin/true", self.root / "no-proc"
         real = system.run
-        system.run = lambda *words, **more: (
-            (1, "no systemd") if "system" in words[0] or "keeper" in words[0] else real(*words, **more)
-        )
+        missing = ("systemctl", "systemd-run", paths.KEEPER)
+        system.run = lambda *words, **more: (1, "no systemd") if words[0] in missing else real(*words, **more)
+        lease.KEEPER_SECONDS = 0.0
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             paths = arguments[: WRITES.get(event, 0)]
@@ -156,7 +156,8 @@ def command(*words: str) -> Callable[[], int]:
 
 
 ARGUMENTS = f"""stage switch confirm rollback status session --check --lease --to --design duet original --bound
-claim release --holder --run --generation --seconds root@ops r-1 {ID} 60 5 99999 -1 ../../etc -- - --lea @/etc/shadow""".split()
+claim release --holder --run --generation --seconds root@ops r-1 {ID} 60 5 99999 -1 ../../etc -- - --lea
+@/etc/shadow""".split()
 WORDS = (
     st.sampled_from(["", *ARGUMENTS])
     | st.text(st.characters(exclude_characters="\0"), max_size=8)
