@@ -1,4 +1,4 @@
-"""The controller's half of `ratchet_program`: reads root's program from the role, and makes one module call."""
+"""The controller's half of `ratchet_program`: reads root's programs from the role, and makes one module call."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         rooms = {path.name: path.read_text(encoding="utf-8") for path in sorted((FILES / "ratchet_host").glob("*.py"))}
-        program = {"rooms": rooms, "door": (FILES / "ratchet-host").read_text(encoding="utf-8")}
-        result: dict[str, Any] = self._execute_module("ratchet_program", self._task.args | program, task_vars=task_vars)
+        given = {"rooms": rooms, "programs": programs()}
+        result: dict[str, Any] = self._execute_module("ratchet_program", self._task.args | given, task_vars=task_vars)
         return result
+
+
+def programs() -> dict[str, str]:
+    """Text of each program of the role by its name: what stands beside the package and begins as a program does."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(FILES.iterdir()) if path.is_file()}
+    return {name: text for name, text in texts.items() if text.startswith("#!")}

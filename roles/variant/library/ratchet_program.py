@@ -1,16 +1,21 @@
 #!/usr/bin/python
 """Ansible module: root's program in one call, all of it or nothing.
 
-A lease may run out and power may fail while it is installed: no call may ever find modules of two versions.
+A lease may run out and power may fail while it is installed: no call may ever find modules of two versions. Two
+playbooks may install it at once: one waits for the other, and what may be linked in a moment is never taken away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -19,25 +24,25 @@ DOCUMENTATION = r"""
 module: ratchet_program
 short_description: Install root's program
 description:
-  - Puts the package into a folder of its own, then moves the link C(ratchet_host) there, then replaces the door.
-  - In a play the action plugin of the same name reads O(rooms) and O(door) from the role.
+  - Puts the package into a folder of its own, then moves the link C(ratchet_host) there, then replaces the programs.
+  - In a play the action plugin of the same name reads O(rooms) and O(programs) from the role.
 options:
   rooms:
     description: The text of each module of the package by its file name.
     type: dict
     default: {}
-  door:
-    description: The text of the program that is called.
-    type: str
-    default: ""
+  programs:
+    description: The text of each program that is called, by its file name.
+    type: dict
+    default: {}
   library:
     description: The folder that the package is installed in.
     type: path
     default: /usr/local/lib/ratchet
-  door_path:
-    description: Where the door is.
+  folder:
+    description: Where the programs are.
     type: path
-    default: /usr/local/sbin/ratchet-host
+    default: /usr/local/sbin
   compiled:
     description: Where the compiled forms are kept; an update empties it.
     type: path
@@ -58,6 +63,11 @@ differing:
 """
 
 FOLDER = "program-"
+# Never removed: whoever waits for it would hold a lock on nothing.
+LOCK = ".lock"
+LOCK_SECONDS = 60
+# A folder this young may be linked in a moment, by a playbook of a version that takes no lock.
+YOUNG_SECONDS = 600
 
 
 def sync(path: Path) -> None:
@@ -90,15 +100,32 @@ def as_it_should_be(path: Path, text: str, mode: int) -> bool:
 class Program:
     """The program as it is on this host, and as it should be."""
 
-    def __init__(self, rooms: dict[str, str], door: str, library: Path, door_path: Path, compiled: Path) -> None:
+    def __init__(
+        self, rooms: dict[str, str], programs: dict[str, str], library: Path, folder: Path, compiled: Path
+    ) -> None:
         self.rooms = rooms
-        self.door = door
-        self.door_path = door_path
+        self.programs = {folder / name: text for name, text in programs.items()}
         self.compiled = compiled
         self.library = library
         self.link = library / "ratchet_host"
         # The program was this one file once.
         self.former = library / "ratchet_host.py"
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else installs meanwhile. Raises OSError when another goes on for a minute."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        with (self.library / LOCK).open("a", encoding="utf-8") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        words = "another playbook is installing the program; run this one again when that has ended"
+                        raise OSError(errno.EBUSY, words, lock.name) from None
+                    time.sleep(0.1)
+            yield
 
     def differing(self) -> list[str]:
         """Names of what is not as it should be."""
@@ -107,7 +134,7 @@ class Program:
         found = [name for name, text in self.rooms.items() if not as_it_should_be(package / name, text, 0o644)]
         found += [folder.name for folder in (package.parent, package) if not has(folder, 0o755)]
         found += present - set(self.rooms)
-        found += [] if as_it_should_be(self.door_path, self.door, 0o755) else [self.door_path.name]
+        found += [path.name for path, text in self.programs.items() if not as_it_should_be(path, text, 0o755)]
         found += [self.former.name] if self.former.exists() else []
         return sorted(found)
 
@@ -131,18 +158,24 @@ class Program:
         following.symlink_to(f"{new.name}/{self.link.name}")
         following.replace(self.link)
         sync(self.library)
-        # The door last: until now that of an earlier version found its own program.
-        if not as_it_should_be(self.door_path, self.door, 0o755):
-            candidate = self.door_path.with_name(f".{self.door_path.name}.new")
-            candidate.unlink(missing_ok=True)
-            write(candidate, self.door, 0o755)
-            candidate.replace(self.door_path)
-            sync(self.door_path.parent)
-        self.former.unlink(missing_ok=True)
-        # A call that has begun may still load modules of the program that was there before; older ones are done.
-        for folder in self.library.glob(f"{FOLDER}*"):
-            if folder.name not in {new.name, before}:
-                shutil.rmtree(folder)
+        # The programs last: until now those of an earlier version found their own package.
+        for path, text in self.programs.items():
+            if not as_it_should_be(path, text, 0o755):
+                candidate = path.with_name(f".{path.name}.new")
+                candidate.unlink(missing_ok=True)
+                write(candidate, text, 0o755)
+                candidate.replace(path)
+                sync(path.parent)
+        self._clean({new.name, before})
+
+    def _clean(self, wanted: set[str]) -> None:
+        """Best effort. A call that has begun may still load modules of the version before; older ones are done."""
+        with contextlib.suppress(OSError):
+            self.former.unlink(missing_ok=True)
+            wanted = wanted | {self.link.readlink().parts[0]}
+            for folder in self.library.glob(f"{FOLDER}*"):
+                if folder.name not in wanted and time.time() - folder.stat().st_mtime > YOUNG_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.compiled, ignore_errors=True)
 
 
@@ -151,21 +184,25 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "rooms": {"type": "dict", "default": {}, "no_log": True},
-            "door": {"type": "str", "default": "", "no_log": True},
+            "programs": {"type": "dict", "default": {}, "no_log": True},
             "library": {"type": "path", "default": "/usr/local/lib/ratchet"},
-            "door_path": {"type": "path", "default": "/usr/local/sbin/ratchet-host"},
+            "folder": {"type": "path", "default": "/usr/local/sbin"},
             "compiled": {"type": "path", "default": "/run/ratchet/compiled"},
         },
         supports_check_mode=True,
     )
     given = module.params
     program = Program(
-        given["rooms"], given["door"], Path(given["library"]), Path(given["door_path"]), Path(given["compiled"])
+        given["rooms"], given["programs"], Path(given["library"]), Path(given["folder"]), Path(given["compiled"])
     )
     try:
         differing = program.differing()
         if differing and not module.check_mode:
-            program.install()
+            with program.alone():
+                # Another may have installed it while this one waited.
+                differing = program.differing()
+                if differing:
+                    program.install()
     except OSError as error:
         module.fail_json(msg=f"{error.filename or program.library}: {error.strerror or error}")
     result = {"changed": bool(differing), "differing": differing}
