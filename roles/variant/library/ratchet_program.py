@@ -15,14 +15,14 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: ratchet_program
-short_description: Install root's program
+short_description: Install root's program and its units
 description:
   - Puts the package into a folder of its own, then moves the link C(ratchet_host) there, then replaces the programs.
   - In a play the action plugin of the same name reads O(rooms) and O(programs) from the role.
@@ -35,6 +35,16 @@ options:
     description: The text of each program that is called, by its file name.
     type: dict
     default: {}
+  units:
+    description:
+      - The text of each unit by its name. systemd is asked whether it has read it, whether one with C([Install]) is
+        enabled, and whether one whose C(Environment) has C(RATCHET_TEXT) runs as it is.
+    type: dict
+    default: {}
+  units_folder:
+    description: Where the units are. systemd is asked only about its own folder.
+    type: path
+    default: /etc/systemd/system
   library:
     description: The folder that the package is installed in.
     type: path
@@ -68,6 +78,8 @@ LOCK = ".lock"
 LOCK_SECONDS = 60
 # A folder this young may be linked in a moment, by a playbook of a version that takes no lock.
 YOUNG_SECONDS = 600
+SYSTEMD = Path("/etc/systemd/system")
+RUNNING = "RATCHET_TEXT="
 
 
 def sync(path: Path) -> None:
@@ -95,6 +107,15 @@ def has(path: Path, mode: int) -> bool:
 
 def as_it_should_be(path: Path, text: str, mode: int) -> bool:
     return has(path, mode) and path.is_file() and path.read_bytes() == text.encode()
+
+
+def place(path: Path, text: str, mode: int) -> None:
+    """Replace it at once."""
+    candidate = path.with_name(f".{path.name}.new")
+    candidate.unlink(missing_ok=True)
+    write(candidate, text, mode)
+    candidate.replace(path)
+    sync(path.parent)
 
 
 class Program:
@@ -161,11 +182,7 @@ class Program:
         # The programs last: until now those of an earlier version found their own package.
         for path, text in self.programs.items():
             if not as_it_should_be(path, text, 0o755):
-                candidate = path.with_name(f".{path.name}.new")
-                candidate.unlink(missing_ok=True)
-                write(candidate, text, 0o755)
-                candidate.replace(path)
-                sync(path.parent)
+                place(path, text, 0o755)
         self._clean({new.name, before})
 
     def _clean(self, wanted: set[str]) -> None:
@@ -179,12 +196,63 @@ class Program:
         shutil.rmtree(self.compiled, ignore_errors=True)
 
 
+class Units:
+    """The units as they are, and as systemd has them: a run may end between a file and what makes systemd read it."""
+
+    def __init__(self, units: dict[str, str], folder: Path, run: Callable[[list[str]], tuple[int, str, str]]) -> None:
+        self.units = {folder / name: text for name, text in units.items()}
+        self.folder = folder
+        self.run = run
+
+    def differing(self) -> list[str]:
+        return [path.name for path, text in self.units.items() if not as_it_should_be(path, text, 0o644)]
+
+    def waiting(self) -> dict[str, list[str]]:
+        """What systemd does not do as the files say: a command of systemctl's, and for which units."""
+        if self.folder != SYSTEMD or not self.units:
+            return {}
+        properties = "--property=NeedDaemonReload,UnitFileState,LoadState,MainPID"
+        _, said, _ = self.run(["systemctl", "show", properties, *(path.name for path in self.units)])
+        found: dict[str, list[str]] = {"daemon-reload": [], "enable": [], "restart": []}
+        for (path, text), block in zip(self.units.items(), said.split("\n\n"), strict=False):
+            facts = dict(line.partition("=")[::2] for line in block.splitlines())
+            if facts.get("NeedDaemonReload") != "no" or facts.get("LoadState") != "loaded":
+                found["daemon-reload"].append(path.name)
+            if "[Install]" in text and facts.get("UnitFileState") != "enabled":
+                found["enable"].append(path.name)
+            if RUNNING in text and not runs(facts.get("MainPID", "0"), text):
+                found["restart"].append(path.name)
+        return {command: names for command, names in found.items() if names}
+
+    def install(self) -> None:
+        """Write them, and have systemd go by them. Raises OSError."""
+        for path, text in self.units.items():
+            if not as_it_should_be(path, text, 0o644):
+                place(path, text, 0o644)
+        for command, names in self.waiting().items():
+            code, out, err = self.run(["systemctl", command, *(names if command != "daemon-reload" else [])])
+            if code != 0:
+                words = f"systemctl {command} {' '.join(names)}: {(err or out).strip()}"
+                raise OSError(errno.EIO, words, str(self.folder))
+
+
+def runs(pid: str, text: str) -> bool:
+    """Whether that process was started from this text of its unit, and so from the program that the text names."""
+    wanted = next(word for word in text.replace('"', "").replace("=RATCHET", " RATCHET").split() if RUNNING in word)
+    try:
+        return wanted.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def main() -> None:
     # The program is no secret, but the host's journal needs no copy of it.
     module = AnsibleModule(
         argument_spec={
             "rooms": {"type": "dict", "default": {}, "no_log": True},
             "programs": {"type": "dict", "default": {}, "no_log": True},
+            "units": {"type": "dict", "default": {}, "no_log": True},
+            "units_folder": {"type": "path", "default": str(SYSTEMD)},
             "library": {"type": "path", "default": "/usr/local/lib/ratchet"},
             "folder": {"type": "path", "default": "/usr/local/sbin"},
             "compiled": {"type": "path", "default": "/run/ratchet/compiled"},
@@ -195,14 +263,20 @@ def main() -> None:
     program = Program(
         given["rooms"], given["programs"], Path(given["library"]), Path(given["folder"]), Path(given["compiled"])
     )
+    units = Units(given["units"], Path(given["units_folder"]), module.run_command)
+
+    def found() -> list[str]:
+        return [*program.differing(), *units.differing(), *(f"systemctl {command}" for command in units.waiting())]
+
     try:
-        differing = program.differing()
+        differing = found()
         if differing and not module.check_mode:
             with program.alone():
                 # Another may have installed it while this one waited.
-                differing = program.differing()
-                if differing:
+                differing = found()
+                if program.differing():
                     program.install()
+                units.install()
     except OSError as error:
         module.fail_json(msg=f"{error.filename or program.library}: {error.strerror or error}")
     result = {"changed": bool(differing), "differing": differing}

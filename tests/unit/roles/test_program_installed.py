@@ -27,7 +27,7 @@ Install = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    for name in ("lib", "sbin", "compiled"):
+    for name in ("lib", "sbin", "compiled", "units"):
         (tmp_path / name).mkdir()
     return tmp_path
 
@@ -37,7 +37,10 @@ def install(host: Path) -> Install:
     """Call the module as the role's task does, but for this test's folders; returns its result."""
 
     def run(*options: str, code: int = 0) -> dict[str, Any]:
-        arguments = {"library": f"{host}/lib", "folder": f"{host}/sbin", "compiled": f"{host}/compiled"}
+        arguments = {
+            "library": f"{host}/lib", "folder": f"{host}/sbin", "compiled": f"{host}/compiled",
+            "units_folder": f"{host}/units",
+        }  # fmt: skip
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": os.environ.get("HOME", "/"), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
@@ -91,6 +94,45 @@ def test_every_program_of_the_role_is_installed_and_only_what_differs_is_replace
         path.write_text("edited")
         assert install()["differing"] == [name]
         assert path.read_bytes() == (VARIANT / "files" / name).read_bytes()
+
+
+def test_the_units_of_the_role_are_installed_and_only_what_differs_is_replaced(host: Path, install: Install) -> None:
+    names = sorted(f"ratchet-{path.name}" for path in (VARIANT / "files").glob("*.service"))
+    assert set(names) <= set(install()["differing"])
+    assert sorted(path.name for path in (host / "units").iterdir()) == names
+    (host / "units" / names[0]).write_text("edited")
+    assert install()["differing"] == names[:1]
+    assert not any("@TEXT@" in path.read_text() for path in (host / "units").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("unit", "facts", "command"),
+    [
+        ("[Install]", {}, None),
+        ("[Install]", {"UnitFileState": "disabled"}, "enable"),
+        ("", {"UnitFileState": "static"}, None),
+        ("", {"NeedDaemonReload": "yes"}, "daemon-reload"),
+        ("", {"LoadState": "not-found"}, "daemon-reload"),
+        ("Environment=RATCHET_TEXT=another", {}, "restart"),
+        ("Environment=RATCHET_TEXT=of-this-process", {"MainPID": "0"}, "restart"),
+        ('Environment="RATCHET_TEXT=of-this-process" X=1', {}, None),
+    ],
+)
+def test_systemd_is_asked_what_is_in_force(unit: str, facts: dict[str, str], command: str | None) -> None:
+    """As a run leaves it that ends after the file: the next one finds every file as it should be."""
+    script = (
+        "import importlib.util, os, sys; s = importlib.util.spec_from_file_location('m', sys.argv[1]);"
+        "m = importlib.util.module_from_spec(s); s.loader.exec_module(m);"
+        "said = sys.argv[3].replace('SELF', str(os.getpid()));"
+        "print(sorted(m.Units({'a.service': sys.argv[2]}, m.SYSTEMD, lambda _: (0, said, '')).waiting()))"
+    )
+    usual = {"NeedDaemonReload": "no", "LoadState": "loaded", "UnitFileState": "enabled", "MainPID": "SELF"}
+    said = "".join(f"{name}={value}\n" for name, value in (usual | facts).items())
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(VARIANT / "library/ratchet_program.py"), unit, said],
+        env=dict(os.environ, RATCHET_TEXT="of-this-process"), capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == str([command] if command else [])
 
 
 def test_check_mode_tells_and_writes_nothing(host: Path, install: Install) -> None:
