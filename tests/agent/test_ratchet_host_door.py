@@ -82,3 +82,22 @@ def test_an_update_moves_a_link_and_the_next_call_runs_it(door: Path) -> None:
     (lib / "following").symlink_to("v2/ratchet_host")
     (lib / "following").replace(lib / "ratchet_host")
     assert version(door) == "2"
+
+
+def test_a_caller_s_limit_of_file_sizes_leaves_no_torn_compiled_form(door: Path) -> None:
+    limited = subprocess.run(
+        ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", sys.executable, "-IS", str(door), "--version"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert limited.stdout == "1\n", limited.stderr
+    whole = {path.name for path in (door.parent / "compiled").rglob("*") if path.is_file()}
+    assert not [name for name in whole if not name.endswith(".pyc")]
+    assert version(door) == "1"
+
+
+@pytest.mark.parametrize("keep", [16, 17, 200, -1])
+def test_a_compiled_form_that_was_torn_is_not_used(door: Path, keep: int) -> None:
+    assert version(door) == "1"
+    for compiled in (door.parent / "compiled").rglob("*.pyc"):
+        compiled.write_bytes(compiled.read_bytes()[:keep])
+    assert version(door) == "1"
