@@ -8,7 +8,7 @@ import os
 import signal
 import syslog
 
-from ratchet_host import paths
+from ratchet_host import inherited, paths
 from ratchet_host.command_line import BadUsage, parse_arguments
 from ratchet_host.errors import Refused, explain
 from ratchet_host.system import emit, log
@@ -63,6 +63,7 @@ def dispatch(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def prepare() -> None:
     """A known environment, whoever calls."""
+    inherited.reset()
     os.environ.clear()
     os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C")
     os.umask(0o022)

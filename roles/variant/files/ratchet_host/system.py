@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import syslog
 
@@ -22,6 +23,9 @@ def log(message: str, priority: int = syslog.LOG_INFO) -> None:
 
 def run(*arguments: str, timeout: float = TEST_SECONDS) -> tuple[int, str]:
     """Run a program; returns exit code and its output (both streams). Raises Refused when it does not end."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # The kernel throws exit codes away then, and subprocess takes each for 0.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         done = subprocess.run(
             arguments,
