@@ -77,6 +77,44 @@ def test_errors_are_counted_from_the_first_look_on_whole_lines_only_and_over_a_r
         file.write("\n")
     assert errors.read() == {"error_log_lines": 2, "upstream_errors": 1}
     log.rename(tmp_path / "error.log.1")
-    assert errors.read() == {}
+    assert errors.read() == {"error_log_lines": 2, "upstream_errors": 1}
     log.write_text(line.format("alert", "worker process 7 exited on signal 11"))
     assert errors.read() == {"error_log_lines": 3, "upstream_errors": 1}
+
+
+def test_errors_that_were_logged_before_a_rotation_and_just_after_it_count(tmp_path: Path) -> None:
+    log, line = tmp_path / "error.log", "2026/11/24 10:00:00 [error] 7#7: *1 failed\n"
+    log.write_text("")
+    errors = ErrorLog(lambda: log)
+    assert errors.read()["error_log_lines"] == 0
+    total = 0
+    for number in range(3):
+        with log.open("a") as file:
+            file.write(line)  # not looked at before the rotation
+            file.flush()
+            log.rename(tmp_path / f"error.log.{number}")
+            log.write_text("")
+            assert errors.read()["error_log_lines"] == total + 1
+            # nginx has not been told yet.
+            file.write(line)
+            file.flush()
+        assert errors.read()["error_log_lines"] == total + 2
+        log.write_text(line)
+        total += 3
+        assert errors.read()["error_log_lines"] == total
+    with log.open("a") as file:
+        file.write(line * 2)
+    assert errors.read()["error_log_lines"] == total + 2
+    log.write_text(line)  # copytruncate
+    assert errors.read()["error_log_lines"] == total + 3
+
+
+def test_a_log_that_comes_later_counts_from_its_beginning_and_one_that_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    log = tmp_path / "error.log"
+    errors = ErrorLog(lambda: log)
+    assert errors.read() == {}
+    os.mkfifo(log)
+    assert errors.read() == {}
+    log.unlink()
+    log.write_text("2026/11/24 10:00:00 [error] 7#7: *1 failed\n")
+    assert errors.read() == {"error_log_lines": 1, "upstream_errors": 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,32 +57,64 @@ class Figures:
 
 
 class ErrorLog:
-    """Counts what an nginx has logged as an error since the first look."""
+    """Counts what an nginx has logged as an error since the first look.
+
+    After a rotation nginx goes on writing into the old file until it is told to open the new one, so the old file is
+    held open and read too. What copytruncate cuts off between two looks is lost to everybody.
+    """
 
     ERRORS = re.compile(rb"^[0-9/]{10} [0-9:]{8} \[(?:error|crit|alert|emerg)\] (.*)$", re.MULTILINE)
     MOST_BYTES = 4 << 20
+    # The file of now, and rotated ones: two rotations within a trial are rare, and a held file keeps its disk space.
+    MOST_FILES = 3
 
     def __init__(self, path: Callable[[], Path]) -> None:
         self._path = path
-        self._place: tuple[int, int] | None = None
+        self._files: list[FollowedFile] | None = None
         self._lines = self._upstream = 0
 
     def read(self) -> dict[str, int]:
         """Totals that never fall; empty where the log cannot be read. A line that is not ended yet counts next time."""
-        try:
-            with self._path().open("rb") as file:
-                inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
-                if self._place is None:
-                    self._place = (inode, size)
-                elif self._place[0] != inode or self._place[1] > size:
-                    self._place = (inode, 0)  # rotated
-                file.seek(max(self._place[1], size - self.MOST_BYTES))
-                content = file.read(self.MOST_BYTES)
-                whole = content.rfind(b"\n") + 1
-                self._place = (inode, file.tell() - len(content) + whole)
-        except OSError:
+        first = self._files is None
+        files = self._files = self._files or []
+        with contextlib.suppress(OSError):
+            status = self._path().stat()
+            if all(file.place != (status.st_dev, status.st_ino) for file in files):
+                files.append(FollowedFile(self._path(), from_end=first))
+        while len(files) > self.MOST_FILES:
+            files.pop(0).close()
+        if not files:
             return {}
-        told = self.ERRORS.findall(content[:whole])
-        self._lines += len(told)
-        self._upstream += sum(b"upstream" in line for line in told)
+        for file in files:
+            told = self.ERRORS.findall(file.read(self.MOST_BYTES))
+            self._lines += len(told)
+            self._upstream += sum(b"upstream" in line for line in told)
         return {"error_log_lines": self._lines, "upstream_errors": self._upstream}
+
+
+class FollowedFile:
+    """A log that is read on and on, whatever becomes of its name."""
+
+    def __init__(self, path: Path, *, from_end: bool) -> None:
+        # A pipe in a log's place would wait for its writer.
+        self._file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            self._file.close()
+            raise OSError(f"{path} is not a file")
+        self.place = (status.st_dev, status.st_ino)
+        self._offset = status.st_size if from_end else 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, most: int) -> bytes:
+        """The whole lines that were added, the last `most` bytes of them."""
+        size = os.fstat(self._file.fileno()).st_size
+        if size < self._offset:
+            self._offset = 0
+        self._file.seek(max(self._offset, size - most))
+        content = self._file.read(most) or b""
+        whole = content.rfind(b"\n") + 1
+        self._offset = self._file.tell() - len(content) + whole
+        return content[:whole]
