@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 from pathlib import Path
 
-from ratchet_host import paths
+from ratchet_host import paths, wildcards
 from ratchet_host.errors import Refused
 from ratchet_host.language import Directive, parse
 from ratchet_host.marks import split_mark
@@ -66,6 +65,7 @@ class Tree:
 def included(pattern: str) -> list[Path]:
     """The files an include names, in nginx's order; a name without wildcard is taken as it is."""
     full = os.path.join(paths.ETC, pattern)  # noqa: PTH118 - an absolute pattern stands for itself
-    if not glob.has_magic(full):
+    raw = full.encode("utf-8", "surrogateescape")
+    if not wildcards.has_wildcards(raw):
         return [Path(full)]
-    return [Path(name) for name in sorted(glob.glob(full), key=os.fsencode)]  # noqa: PTH207
+    return [Path(name.decode("utf-8", "surrogateescape")) for name in wildcards.find(raw)]
