@@ -14,10 +14,10 @@ def identify(content: bytes) -> str:
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder as far as possible."""
-    import shutil
+    """Free a folder's name, and delete it as far as possible (`removal`)."""
+    from ratchet_host.removal import remove
 
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
 
 
 def sync_directory(path: Path) -> None:

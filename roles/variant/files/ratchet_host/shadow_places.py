@@ -1,18 +1,24 @@
 """Where the shadow instances are, and their end.
 
-Every way back ends them: it needs nothing of what starts and runs them (`shadows`).
+Whoever goes back ends them too, but never first: going back waits for nothing that others write. This needs nothing of
+what starts and runs them (`shadows`), takes a few seconds at most, and never raises.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import syslog
+import time
 
 from ratchet_host import paths, system
-from ratchet_host.errors import Refused
-from ratchet_host.files import remove_tree
+from ratchet_host.errors import Refused, explain
+from ratchet_host.removal import SECONDS, remove
 
 INSTANCES = ("a", "b")
 SHADOW_FOLDER = "shadow-"
+# They are killed after 3 s (their unit's TimeoutStopSec).
+STOP_SECONDS = 8.0
 
 
 class ShadowPlace:
@@ -26,16 +32,26 @@ class ShadowPlace:
         # Beside nginx.conf, because names in it are relative to its folder.
         self.link = paths.ETC / f".ratchet-shadow-{name}.conf"
 
+    @property
+    def exists(self) -> bool:
+        return any(os.path.lexists(place) for place in (self.run, self.data, self.link))
+
 
 def stop_shadows() -> None:
-    """Remove the shadow instances and all that they wrote; nothing happens when there are none."""
-    shadows = [ShadowPlace(name) for name in INSTANCES]
-    if not any(shadow.run.exists() or shadow.data.exists() or shadow.link.is_symlink() for shadow in shadows):
+    """Remove the shadow instances and all that they wrote; nothing happens when there are none. Never raises."""
+    shadows = [shadow for name in INSTANCES if (shadow := ShadowPlace(name)).exists]
+    if not shadows:
         return
-    for shadow in shadows:
+    units = [shadow.unit for shadow in shadows]
+    try:
+        system.run("systemctl", "stop", *units, timeout=STOP_SECONDS)
+    except Refused as refused:
+        system.log(f"a shadow instance does not stop: {refused}", syslog.LOG_WARNING)
         with contextlib.suppress(Refused):
-            system.run("systemctl", "stop", shadow.unit, timeout=15)
-    for shadow in shadows:
-        shadow.link.unlink(missing_ok=True)
-        remove_tree(shadow.data)
-        remove_tree(shadow.run)
+            system.run("systemctl", "kill", "--signal=KILL", *units, timeout=STOP_SECONDS)
+    deadline = time.monotonic() + SECONDS
+    for place in (place for shadow in shadows for place in (shadow.link, shadow.run, shadow.data)):
+        try:
+            remove(place, max(0.1, deadline - time.monotonic()))
+        except OSError as error:
+            system.log(f"{place} stays: {explain(error)}", syslog.LOG_WARNING)

@@ -21,8 +21,13 @@ def log(message: str, priority: int = syslog.LOG_INFO) -> None:
     syslog.syslog(priority, message)
 
 
-def run(*arguments: str, timeout: float = TEST_SECONDS) -> tuple[int, str]:
-    """Run a program; returns exit code and its output (both streams). Raises Refused when it does not end."""
+def run(
+    *arguments: str, timeout: float = TEST_SECONDS, account: tuple[int, int] | None = None, folder: str | None = None
+) -> tuple[int, str]:
+    """Run a program; returns exit code and its output (both streams). Raises Refused when it does not end.
+
+    `account`: as this user and group, and with no other group, instead of as root. `folder`: where.
+    """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         # The kernel throws exit codes away then, and subprocess takes each for 0.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -34,6 +39,10 @@ def run(*arguments: str, timeout: float = TEST_SECONDS) -> tuple[int, str]:
             stderr=subprocess.STDOUT,
             # A terminal's signals are for us alone.
             start_new_session=True,
+            user=account and account[0],
+            group=account and account[1],
+            extra_groups=() if account else None,
+            cwd=folder,
             timeout=timeout,
             check=False,
         )
