@@ -73,7 +73,7 @@ def test_a_shadow_writes_to_no_file_of_the_live_instance() -> None:
     ).text
     assert "pid /run/s/nginx.pid;" in text and "daemon" not in text and "error_log stderr;" in text
     assert "access_log /var/s/var/log/nginx/a.log main buffer=4k;" in text
-    assert "proxy_cache_path /var/s/var/cache/c keys_zone=z:1m;" in text
+    assert "proxy_cache_path /var/s/var/cache/c keys_zone=z:1m max_size=65536k;" in text
     assert "access_log /not/a/path;" in text and "access_log off;" in text and "access_log syslog:server=x;" in text
     assert "access_log /var/s/usr/share/nginx/logs/b.log;" in text and "error_log /var/s/var/log/c.log;" in text
     assert 'client_body_temp_path "/var/s/tmp/d e";' in text and "root /var/www;" in text
@@ -81,9 +81,24 @@ def test_a_shadow_writes_to_no_file_of_the_live_instance() -> None:
     assert "listen 127.0.0.1:21001 udp;" in text
 
 
-def test_a_path_with_variables_gets_the_folder_before_them() -> None:
-    made = shadow("http { access_log /var/log/$host/x.log; server { access_log /var/log/n/$host.log; } }")
-    assert {Path("/var/s/var/log"), Path("/var/s/var/log/n")} <= made.folders
+def test_a_path_with_variables_gets_the_folder_before_them_apart_from_what_root_opens() -> None:
+    made = shadow(
+        "http { access_log /var/log/$host/x.log; server { access_log /var/log/n/$host.log; access_log /var/log/n/x; } }"
+    )
+    assert made.shared_folders == {Path("/var/s/by-workers/var/log"), Path("/var/s/by-workers/var/log/n")}
+    assert "access_log /var/s/by-workers/var/log/n/$host.log;" in made.text
+    assert Path("/var/s/var/log/n") in made.folders and made.access_logs == {Path("/var/s/var/log/n/x")}
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [("", "max_size=65536k"), ("max_size=10g", "max_size=65536k"), ("max_size=0", "max_size=65536k"),
+     ("max_size=9m inactive=1d", "max_size=9m inactive=1d"), ("max_size=2000", "max_size=2000"),
+     ("max_size=1G inactive=1d", "inactive=1d max_size=65536k"), ('"max_size=3m"', '"max_size=3m"')],
+)  # fmt: skip
+def test_no_cache_of_a_shadow_may_take_more_than_its_share(stated: str, kept: str) -> None:
+    text = shadow(f"http {{ fastcgi_cache_path /c levels=1:2 keys_zone=z:1m {stated}; }}").text
+    assert f"fastcgi_cache_path /var/s/c levels=1:2 keys_zone=z:1m {kept};" in text
 
 
 @pytest.mark.parametrize("text", ["http { init_by_lua_block { x } }", "http { server { listen 1-65535; } }"])

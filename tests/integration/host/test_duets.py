@@ -90,7 +90,7 @@ def test_a_shadow_shares_sites_upstreams_and_certificates_but_no_file_that_is_wr
     )
     assert secure == "2"
     own = host.run("find /var/lib/ratchet/shadow-a -type f")
-    assert "/var/lib/ratchet/shadow-a/var/log/shop/shop.log" in own
+    assert "/var/lib/ratchet/shadow-a/by-workers/var/log/shop/shop.log" in own
     after = host.run(WRITTEN)
     assert before == after
     session.ask("end")

@@ -17,6 +17,8 @@ MAX_PORTS = 200
 DATA_BLOCKS = {"map", "geo", "types", "split_clients", "charset_map", "match"}
 PATH_DIRECTIVES = re.compile(r"access_log|error_log|\w+_temp_path|\w+_cache_path")
 NOT_A_FILE = re.compile(r"off$|stderr$|syslog:|memory:")
+# Below it is what workers create under names that they find at each request; all other files are opened by root.
+BY_WORKERS = "by-workers"
 SOCKET_OPTION = re.compile(
     r"(setfib|fastopen|backlog|rcvbuf|sndbuf|accept_filter|so_keepalive)=|deferred$|bind$|reuseport$"
 )
@@ -26,11 +28,22 @@ class ShadowText:
     """Rewrites a configuration so that a second nginx can run it beside the live one and share nothing with it.
 
     Every listen address becomes the instance's own port on 127.0.0.1; logs, caches and temporary files move under its
-    own folder. All else stays as it is: sites, upstreams, certificates, limits.
+    own folder, and no cache takes more than `cache_bytes`. All else stays as it is: sites, upstreams, certificates.
     """
 
-    def __init__(self, directives: list[Directive], run: Path, data: Path, allocate: Callable[[str, int], int]) -> None:
+    def __init__(
+        self,
+        directives: list[Directive],
+        run: Path,
+        data: Path,
+        allocate: Callable[[str, int], int],
+        cache_bytes: int = 64 << 20,
+    ) -> None:
+        # What must be there before nginx starts; apart from them those in which its workers make files themselves.
         self.folders: set[Path] = set()
+        self.shared_folders: set[Path] = set()
+        self.access_logs: set[Path] = set()
+        self._cache_bytes = cache_bytes
         self.ports: dict[int, int] = {}
         self._run = run
         self._data = data
@@ -60,7 +73,9 @@ class ShadowText:
         present = {directive.name for directive in http}
         own = []
         if "access_log" not in present:
-            own.append(statement("access_log", self._own("/var/log/nginx/access.log")))
+            log = self._own("/var/log/nginx/access.log")
+            self.access_logs.add(Path(log))
+            own.append(statement("access_log", log))
         for name, path in compiled_in_paths().items():
             if name not in present:
                 own.append(statement(name, self._own(path)))
@@ -72,7 +87,12 @@ class ShadowText:
             raise Refused(f"line {directive.line}: {directive.name}: Lua runs in no shadow; use the design switchback")
         words = directive.words
         if len(words) > 1 and PATH_DIRECTIVES.fullmatch(directive.name) and not NOT_A_FILE.match(plain(words[1])):
-            words[1] = quote(self._own(plain(words[1])))
+            own = self._own(plain(words[1]))
+            words[1] = quote(own)
+            if directive.name == "access_log" and "$" not in own:
+                self.access_logs.add(Path(own))
+            if directive.name.endswith("_cache_path"):
+                self._bound(words)
         if directive.block is not None and directive.name not in DATA_BLOCKS:
             for inner in directive.block:
                 self._move(inner)
@@ -80,11 +100,18 @@ class ShadowText:
     def _own(self, path: str) -> str:
         """The instance's place for a path of the live one; its folder is remembered, to be created."""
         absolute = os.path.normpath(os.path.join("/usr/share/nginx", path))  # noqa: PTH118
-        own = f"{self._data}/{absolute.lstrip('/')}"
-        self.folders.add(
-            Path(own.partition("$")[0]).parent if "$" not in own else Path(own.partition("$")[0] + "x").parent
-        )
-        return own
+        before, variable, _ = absolute.partition("$")
+        place = self._data / BY_WORKERS if variable else self._data
+        folder = Path(f"{place}{before}x" if variable else f"{place}{before}").parent
+        (self.shared_folders if variable else self.folders).add(folder)
+        return f"{place}{absolute}"
+
+    def _bound(self, words: list[str]) -> None:
+        """Let a cache take what a shadow may have at most: nginx's own default is no limit."""
+        stated = [size for word in words[2:] if (size := size_of(plain(word), "max_size")) is not None]
+        if not stated or min(stated) > self._cache_bytes:
+            words[2:] = [word for word in words[2:] if not plain(word).startswith("max_size=")]
+            words.append(f"max_size={self._cache_bytes >> 10}k")
 
     @staticmethod
     def _reachable(blocks: list[list[Directive]], kind: str) -> dict[tuple[str, int], int]:
@@ -143,6 +170,12 @@ def listens_of(block: list[Directive], kind: str) -> list[tuple[str, range, str,
             raise Refused(f"listen {words[0]}: too many ports for a shadow instance; use the design switchback")
         found.append((host, ports, "udp" if {"udp", "quic"} & set(words[1:]) else "tcp", words[1:]))
     return found
+
+
+def size_of(word: str, name: str) -> int | None:
+    """Bytes that `name=SIZE` states in nginx's units; None for anything else, and for 0, which is no limit."""
+    match = re.fullmatch(rf"{name}=([0-9]{{1,18}})([kKmMgG]?)", word)
+    return (int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()] or None) if match else None
 
 
 def compiled_in_paths() -> dict[str, str]:

@@ -16,13 +16,16 @@ from ratchet_host.errors import Refused
 from ratchet_host.figures import ErrorLog, Figures
 from ratchet_host.files import point, write_atomically
 from ratchet_host.instance import unit_master, workers
+from ratchet_host.language import Directive
 from ratchet_host.marks import SHADOW, carried, new_mark, with_mark
 from ratchet_host.nginx import ANSWER_SECONDS, test
 from ratchet_host.paths import configuration_file
 from ratchet_host.processes import POLL_SECONDS, Process
 from ratchet_host.reload import Reload
+from ratchet_host.removal import remove
+from ratchet_host.shadow_folder import ShadowFolder, available_memory, empty_log, folder_bytes
 from ratchet_host.shadow_places import ShadowPlace
-from ratchet_host.shadow_text import MAX_PORTS, ShadowText
+from ratchet_host.shadow_text import BY_WORKERS, MAX_PORTS, ShadowText
 from ratchet_host.tree import Tree
 
 TYPE_CHECKING = False
@@ -33,7 +36,7 @@ FIRST_PORT = {"a": 21000, "b": 22000}
 PORT_RANGE = 1000
 # A shadow that outlives everything that should have ended it.
 SHADOW_SECONDS = 6 * 3600
-LEAST_MEMORY = 96 << 20
+LEAST_MEMORY = 128 << 20
 
 
 def port_is_free(protocol: str, port: int) -> bool:
@@ -47,10 +50,18 @@ def port_is_free(protocol: str, port: int) -> bool:
 
 
 class Shadow(ShadowPlace):
-    """One shadow instance: a second nginx under a transient unit of systemd's."""
+    """One shadow instance: a second nginx under a transient unit of systemd's.
+
+    Its workers have the live instance's account, whose files and sockets they need (nginx drops any other group that a
+    unit gives): so what they write is in a place of bounded size, which ends with the instance and lets in only root
+    and that account's group. From other processes of that account nothing can protect it, hence root reads no file
+    there whose folder they may write in.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self._place = ShadowFolder(self.data)
+        self._access_logs: set[Path] = set()
         self.ports: dict[tuple[str, int], int] = {}
         self.figures = Figures()
         self.errors = ErrorLog(self._error_log)
@@ -78,15 +89,24 @@ class Shadow(ShadowPlace):
     def begin(self, identity: str, limits: list[str]) -> dict[int, int]:
         """Give it a configuration: start it, or reload it without waiting; returns port -> own port."""
         tree = Tree(configuration_file(identity))
-        shadow = ShadowText(tree.directives, self.run, self.data, self.allocate)
-        for folder in (self.run, self.data):
-            folder.mkdir(exist_ok=True)
+        if self._parent is None or not self._parent.alive:
+            self._parent = None
+            self._begin_fresh()
+        else:
+            self._keep_small()
+        shadow = ShadowText(tree.directives, self.run, self.data, self.allocate, self._place.size // 4)
+        self._access_logs |= shadow.access_logs
+        self._place.let_in(worker_group(tree.directives))
         for folder in sorted(shadow.folders):
             self._create(folder)
+        for folder in sorted(shadow.shared_folders):
+            self._create(folder, like=Path("/") / folder.relative_to(self.data / BY_WORKERS))
         # New each time, so that it shows whether a reload was taken; the other instance's is another.
         self._mark = new_mark({self._mark}, SHADOW[self.name == "b" :: 2])
         self._configuration = identity
-        write_atomically(self.run / "nginx.conf", with_mark(shadow.text.encode("utf-8", "surrogateescape"), self._mark))
+        content = with_mark(shadow.text.encode("utf-8", "surrogateescape"), self._mark)
+        # What it includes may be root's secret.
+        write_atomically(self.run / "nginx.conf", content, 0o600)
         if self.link.is_symlink() is False:
             point(self.link, str(self.run / "nginx.conf"))
         text = hashlib.sha256(shadow.text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -95,32 +115,61 @@ class Shadow(ShadowPlace):
             if problem:
                 raise Refused(f"a shadow instance cannot run {identity}: {problem}")
             self._tested.add(text)
-        if self._parent is not None and self._parent.alive:
+        if self._parent is not None:
             self._reload = Reload(self._parent, self._mark, self._error_log(), name=f"shadow instance {self.name}")
         else:
             self._reload = None
             self._parent = self._start(limits)
         return shadow.ports
 
-    def _create(self, folder: Path) -> None:
-        """A folder below `data`, each part with the owner and mode of the live one's, whose workers may write to it.
+    def _begin_fresh(self) -> None:
+        """Folders that nothing of an earlier instance is in. Raises Refused."""
+        self._access_logs.clear()
+        self._tested.clear()
+        remove(self.run)
+        try:
+            self.run.mkdir(mode=0o700)
+        except FileExistsError:
+            raise Refused(f"{self.run} is in the way of a shadow instance and cannot be moved; delete it") from None
+        self._place.make()
+
+    def _keep_small(self) -> None:
+        """Empty the logs of requests that have grown, which nobody reads. Raises Refused when that is not enough."""
+        for log in self._access_logs:
+            empty_log(log)
+        if self._place.is_full():
+            raise Refused(
+                f"shadow instance {self.name} has filled the {self._place.size >> 20} MiB that it may write with logs, "
+                "caches and temporary files; let the trial ask for less, or use the design switchback"
+            )
+
+    def metrics(self) -> dict[str, int]:
+        """Its figures; raises Refused when it has died or outgrown its place."""
+        figures = self.figures.read(self.parent) | self.errors.read()
+        self._keep_small()
+        return figures
+
+    def _create(self, folder: Path, like: Path | None = None) -> None:
+        """A folder below `data`, root's own; with `like`, of that folder's owner and mode.
 
         Raises Refused where another user could have put a link in the way.
         """
-        own, theirs = self.data, Path("/")
+        own = self.data
         for part in folder.relative_to(self.data).parts:
-            parent, own, theirs = own, own / part, theirs / part
+            parent, own = own, own / part
             with contextlib.suppress(FileNotFoundError):
                 if not stat.S_ISDIR(own.lstat().st_mode):
                     raise Refused(f"{own} is not a folder")
                 continue
             if parent.lstat().st_uid != 0:
                 raise Refused(
-                    f"a shadow instance needs {theirs}, in a folder that is not root's; use the design switchback"
+                    f"a shadow instance needs {own.relative_to(self.data)}, in a folder that is not root's; use the "
+                    "design switchback"
                 )
             own.mkdir()
+        if like is not None and own.lstat().st_uid == 0:
             with contextlib.suppress(FileNotFoundError):
-                status = theirs.stat()
+                status = like.stat()
                 os.chown(own, status.st_uid, status.st_gid)
                 own.chmod(stat.S_IMODE(status.st_mode))
 
@@ -135,7 +184,8 @@ class Shadow(ShadowPlace):
             f"--unit={self.unit}",
             "--service-type=exec",
             "--description=Shadow instance of nginx for a trial",
-            *(f"--property={limit}" for limit in limits),
+            *(f"--property={limit}" for limit in (*limits, *self._place.limits())),
+            *self._place.command(),
             paths.NGINX,
             "-c",
             str(self.link),
@@ -150,7 +200,7 @@ class Shadow(ShadowPlace):
 
     def _last_words(self) -> str:
         try:
-            return self._error_log().read_text(errors="replace").strip().splitlines()[-1][-300:]
+            return self._error_log().read_text(errors="replace")[-4096:].strip().splitlines()[-1][-300:]
         except (OSError, IndexError):
             return f"see journalctl -u {self.unit}"
 
@@ -192,17 +242,24 @@ def accepts(port: int) -> bool:
     return True
 
 
+def worker_group(directives: list[Directive]) -> int | None:
+    """The group that nginx's workers get by a configuration; None when it does not say."""
+    words = next((directive.arguments for directive in directives if directive.name == "user"), [])
+    with contextlib.suppress(ImportError, KeyError):
+        import grp
+
+        return grp.getgrnam(words[-1]).gr_gid if words else None
+    return None
+
+
 def shadow_limits(parent: Process) -> list[str]:
     """What a shadow may use: it yields to live traffic, and dies before the live instance does. Raises Refused."""
-    available = 0
-    with contextlib.suppress(OSError, ValueError):
-        for line in (paths.PROC / "meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) << 10
+    available = available_memory()
     if available < LEAST_MEMORY:
         raise Refused(f"only {available >> 20} MiB of memory are free, a duet needs {LEAST_MEMORY >> 20}")
     limits = [
-        f"MemoryMax={max(64 << 20, available * 3 // 10)}",
+        # What it writes counts too.
+        f"MemoryMax={max(64 << 20, available * 3 // 10) + folder_bytes(available)}",
         "MemorySwapMax=0",
         "CPUWeight=50",
         "IOWeight=50",
