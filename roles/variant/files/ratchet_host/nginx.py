@@ -15,6 +15,7 @@ from ratchet_host.instance import workers
 from ratchet_host.language import Directive
 from ratchet_host.listeners import Listener, listeners, rank
 from ratchet_host.processes import POLL_SECONDS, Process
+from ratchet_host.side_effects import run_test
 
 ANSWER_SECONDS = 3.0
 
@@ -27,7 +28,7 @@ def test(path: Path, name: str) -> str:
     link = paths.ETC / f".ratchet-check-{name}.conf"
     point(link, str(path))
     try:
-        code, text = system.run(paths.NGINX, "-t", "-q", "-c", str(link))
+        code, text = run_test(link, path)
     finally:
         link.unlink(missing_ok=True)
     if code == 0:

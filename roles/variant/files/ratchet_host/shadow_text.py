@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ratchet_host import paths, system
 from ratchet_host.errors import Refused
 from ratchet_host.language import Directive, plain, quote, render, statement
 from ratchet_host.listeners import rank, servers, split_address
+from ratchet_host.side_effects import HTTP_DEFAULTS, compiled_in
 
 MAX_PORTS = 200
 # Blocks whose lines are data: their first words are no directives.
@@ -180,9 +180,9 @@ def size_of(word: str, name: str) -> int | None:
 
 def compiled_in_paths() -> dict[str, str]:
     """Where nginx keeps temporary files unless told otherwise: directive -> path."""
-    _, text = system.run(paths.NGINX, "-V")
+    options = compiled_in()
     return {
-        f"{name.replace('-', '_')}_temp_path".replace("_temp_temp", "_temp"): path
-        for name, path in re.findall(r"--http-(client-body|proxy|fastcgi|uwsgi|scgi)-temp-path=(\S+)", text)
-        if f"--without-http_{name}_module" not in text
+        f"{name}_path": options[f"http-{name.replace('_', '-')}-path"]
+        for name in HTTP_DEFAULTS
+        if f"http-{name.replace('_', '-')}-path" in options and name.removesuffix("_temp") not in options
     }
