@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from ratchet_agent import record
 
 AGENT = Path(__file__).resolve().parents[2] / "roles/probe/files/ratchet-agent"
+SESSION = Path(__file__).resolve().with_name("session_double.py")
 RESTORED = {"configuration": "base", "verified": True}
 
 
@@ -269,6 +271,85 @@ def test_a_disk_that_fills_up_ends_the_trial_and_restores(
     error = agent.rest()[-1]
     assert (error["code"], error["restored"]) == ("disk", RESTORED)
     assert "No space left on device" in error["message"]
+
+
+def test_rows_that_nobody_could_foresee_leave_the_host_its_reserve(
+    small_disk: Path, laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    agent = laboratory.start(plan_of(nginx.port, pairs=3))
+    agent.until("block")
+    (small_disk / "ballast").write_bytes(bytes(5 << 20))
+    error = agent.rest()[-1]
+    assert (error["code"], error["restored"]) == ("disk", RESTORED)
+    assert "16 MiB for the host's own" in error["message"]
+    assert shutil.disk_usage(small_disk).free > 14 << 20
+
+
+def _limited(laboratory: Any, plan: dict[str, Any], setting: str) -> dict[str, Any]:
+    """The last event of an agent of which one limit is another."""
+    module, _, assignment = setting.partition(" ")
+    started = (
+        f"import sys, ratchet_agent.{module} as it, ratchet_agent.main as main; it.{assignment}; sys.exit(main.main())"
+    )
+    session = f"{sys.executable} {SESSION} {laboratory.session_folder} --lease {{lease}} --design {{design}}"
+    agent = subprocess.Popen(
+        [sys.executable, "-c", started, "--root", str(laboratory.root), "--session", session, "run"],
+        env={**os.environ, "PYTHONPATH": str(AGENT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert agent.stdin and agent.stdout
+    agent.stdin.write(json.dumps(plan).encode() + b"\n")
+    agent.stdin.flush()
+    *_, last = map(json.loads, agent.stdout)
+    agent.stdin.close()
+    assert agent.wait(10) == 1
+    event: dict[str, Any] = last
+    return event
+
+
+def test_a_trial_that_would_take_the_hosts_memory_ends_restores_and_says_so(
+    laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    grow = {"mode": "saturation", "connections_open": 64, "requests": [{"path": "/small.txt"}]}
+    # What Python and its libraries have mapped, and a little.
+    limit = "commands MEMORY_BYTES = (int(open('/proc/self/statm').read().split()[0]) * 4096) + (12 << 20)"
+    error = _limited(laboratory, plan_of(nginx.port, block_seconds=60, workload=grow), limit)
+    assert (error["event"], error["code"], error["restored"]) == ("error", "probe", RESTORED)
+    assert "MiB of the host's memory; plan shorter blocks" in error["message"]
+
+
+def test_a_saturation_of_endless_rows_is_ended_and_told(laboratory: Any, nginx: Any, plan_of: Any) -> None:
+    grow = {"mode": "saturation", "requests": [{"path": "/small.txt"}]}
+    error = _limited(laboratory, plan_of(nginx.port, block_seconds=60, workload=grow), "rows MOST_ROWS = 1000")
+    assert (error["code"], error["restored"]) == ("probe", RESTORED)
+    assert "over 500 requests in one block of a saturation; plan shorter blocks" in error["message"]
+
+
+def test_evidence_without_end_is_ended_and_told(laboratory: Any, nginx: Any, plan_of: Any) -> None:
+    error = _limited(laboratory, plan_of(nginx.port, pairs=3), "record MOST_BYTES = 5000")
+    assert (error["code"], error["restored"]) == ("disk", RESTORED)
+    assert "of rows in one trial; plan fewer or shorter pairs" in error["message"]
+
+
+def test_the_session_is_not_under_the_agents_limit(laboratory: Any, nginx: Any, plan_of: Any) -> None:
+    agent = laboratory.start(plan_of(nginx.port, block_seconds=2))
+    agent.until("ready")
+    wait_for(lambda: _limit(agent.process.pid) != "unlimited")
+    assert _limit(agent.process.pid) == str(512 << 20)
+    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text().split()
+    assert [_limit(int(child)) for child in children] == ["unlimited"]
+
+
+def _limit(pid: int) -> str:
+    """Of its address space, the soft one."""
+    (line,) = (line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "address space" in line)
+    return line.split()[3]
+
+
+def wait_for(what: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_old_runs_are_removed_by_number_and_by_size_but_never_the_run_under_way(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
+import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from controller.judge.figures import nearest_rank
 from controller.judge.summary import recompute
 from ratchet_agent.plan_parsing import parse_plan
 from ratchet_agent.rows import Rows
-from ratchet_agent.summary import summarise
+from ratchet_agent.summary import nearest_ranks, saturated_rates, summarise
+from ratchet_agent.trial import lines_in_due_order
 
 EXPENSIVE = {
     "mode": "saturation",
@@ -95,3 +101,31 @@ def test_failures_are_no_answers_and_do_not_race_ahead(laboratory: Any, nginx: A
     evidence = laboratory.evidence()
     assert all(block["achieved_rate"] == 0 and block["errors"] == block["requests"] == 4 for block in blocks)
     assert [block.model_dump(mode="json") for block in recompute(evidence.text, evidence.sidecar)] == blocks
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=300))
+def test_ranks_are_counted_as_they_would_be_sorted(values: list[int]) -> None:
+    percents = (50, 90, 95, 99)
+    assert nearest_ranks(values, *percents) == [nearest_rank(sorted(values), percent) for percent in percents]
+
+
+def test_of_a_pairs_rows_little_more_is_held_than_the_rows(plan_of: Any) -> None:
+    plan = parse_plan(json.dumps(plan_of(80, design="duet", workload=EXPENSIVE)).encode())
+    blocks, count, draw = [], 50_000, random.Random(1)
+    for position, arm in enumerate(("control", "variant")):
+        rows = Rows(plan, 1, 1 + position, arm)
+        rows.burn_in = 0
+        for number in range(count):
+            row = rows.extend()
+            rows.intended[row] = 100 * number + 100_000 * (number // 1000 + position)
+            rows.latency[row] = int(draw.lognormvariate(6, 1))
+        blocks.append(rows)
+    tracemalloc.start()
+    for rows, rate in zip(blocks, saturated_rates(blocks), strict=True):
+        summarise(rows, plan, itertools.repeat(0), achieved=rate, clock_set=False, probe_busy_share=0.1)
+    arms = [arm for arm, _ in itertools.groupby(line.split(",")[2] for line in lines_in_due_order(plan, 1, blocks))]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A row itself takes 52 bytes.
+    assert peak / (2 * count) < 26
+    assert "".join(arms) == "cv" * 50

@@ -14,7 +14,8 @@ import pytest
 from controller.judge.gain import gain
 from controller.judge.summary import recompute
 from controller.model.trial import Pair
-from ratchet_agent.live_log import parse_logged
+from ratchet_agent.errors import AgentError
+from ratchet_agent.live_log import LiveLog, parse_logged
 from tests.traffic import Traffic
 
 RATE = 60
@@ -138,6 +139,73 @@ def test_a_rotation_of_the_log_within_a_block_loses_nothing(laboratory: Any, liv
     assert [block["valid"] for block in blocks] == [True, True]
     assert [block["requests"] for block in blocks] == [pytest.approx(3 * RATE, rel=0.05)] * 2
     assert log.stat().st_size > 0
+
+
+def _rotate(live: Any, number: int) -> None:
+    """As logrotate does, but for what it tells nginx."""
+    log: Path = live.folder / "live.log"
+    log.rename(live.folder / f"live.log.{number}")
+    log.touch()
+
+
+def _measured_over(laboratory: Any, plan: dict[str, Any], rotations: list[tuple[float, Any]]) -> list[dict[str, Any]]:
+    """The blocks of an agent while at each of these seconds something is done with the log."""
+    agent = laboratory.start(plan)
+    agent.until("ready")
+    begun = time.monotonic()
+    for second, rotation in rotations:
+        time.sleep(max(0.0, begun + second - time.monotonic()))
+        rotation()
+    events = agent.rest()
+    assert events[-1]["reason"] == "complete"
+    return [event["block"] for event in events if event["event"] == "block"]
+
+
+def test_several_rotations_within_a_block_lose_nothing_though_one_old_file_is_kept(
+    laboratory: Any, live: Any, plan_of: Any
+) -> None:
+    def rotate() -> None:
+        _rotate(live, 1)
+        live.reopen()
+
+    with Traffic("127.0.0.1", live.port, PATHS, rate=RATE):
+        plan = live_plan(plan_of, live.port, block_seconds=6.0)
+        blocks = _measured_over(laboratory, plan, [(1.5, rotate), (3.0, rotate), (4.5, rotate)])
+    assert [block["valid"] for block in blocks] == [True, True]
+    assert [block["requests"] for block in blocks] == [pytest.approx(6 * RATE, rel=0.05)] * 2
+
+
+def test_lines_that_come_to_a_rotated_file_are_read_as_well_after_the_next_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "live.log"
+    old = path.open("wb", buffering=0)
+    log = LiveLog(path)
+    old.write(b"one\ntw")
+    path.rename(tmp_path / "live.log.1")
+    path.touch()
+    assert list(log.lines()) == [b"one"]
+    old.write(b"o\n")
+    assert list(log.lines()) == [b"two"]
+    log.skip()
+    old.write(b"three\n")
+    path.write_bytes(b"four\n")
+    assert list(log.lines()) == [b"three", b"four"]
+
+
+def test_a_block_of_more_than_it_may_be_is_ended_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratchet_agent.live_log.MAX_LOG_BYTES", 1000)
+    path = tmp_path / "live.log"
+    path.touch()
+    log = LiveLog(path)
+    log.skip()
+    path.write_bytes(b"x" * 600)
+    log.keep_up()
+    # What is held open takes its space of the disk, whatever logrotate has removed.
+    path.unlink()
+    path.write_bytes(b"x" * 600)
+    with pytest.raises(AgentError, match="in one block; plan shorter blocks"):
+        log.keep_up()
 
 
 def test_a_log_that_is_cut_makes_the_block_invalid(laboratory: Any, live: Any, plan_of: Any) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import os
 import platform
 import re
+import resource
 import shlex
 import shutil
 import subprocess
 import sys
 import syslog
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,32 @@ from ratchet_agent.record import Record
 from ratchet_agent.schedule import Mix
 from ratchet_agent.session import Session
 from ratchet_agent.trial import Trial
+
+# What a trial may have of the host's memory: twice what its largest block takes.
+MEMORY_BYTES = 512 << 20
+
+
+@contextlib.contextmanager
+def limited_memory() -> Iterator[None]:
+    """Beyond the limit a trial is given up, before live nginx has to go. Raises AgentError("probe").
+
+    It is a soft limit and lifted again, so that what must follow, the way back, is not short of memory.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = min(limit for limit in (MEMORY_BYTES, soft, hard) if limit != resource.RLIM_INFINITY)
+    exhausted = False
+    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
+    try:
+        yield
+    except MemoryError:
+        exhausted = True
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    if exhausted:
+        raise AgentError(
+            "probe",
+            f"the trial needs more than {least >> 20} MiB of the host's memory; plan shorter blocks, or a lower rate",
+        )
 
 
 def software() -> dict[str, str]:
@@ -59,7 +87,9 @@ def command_run(root: Path, session_command: str, live_log: Path) -> int:
             command = shlex.split(session_command.format(lease=plan.lease_seconds, design=plan.session_design))
             session = Session(loop, command, plan.lease_seconds)
             syslog.syslog(f"run {plan.run} trial {plan.trial}: a {plan.design} of up to {len(plan.pairs)} pairs")
-            reason = Trial(plan, loop, controller, session, record, live_log=live_log).run()
+            # Not before: the session must not inherit it.
+            with limited_memory():
+                reason = Trial(plan, loop, controller, session, record, live_log=live_log).run()
         finally:
             # The server comes first; evidence and words after it.
             if session is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import array
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ratchet_agent.clock import CLOCK_STEP_NS, clock_offset, monotonic_ns
-from ratchet_agent.errors import AgentError
 from ratchet_agent.lane import Stretch
 from ratchet_agent.live_log import LiveLog, parse_logged
 from ratchet_agent.live_rows import LiveRows
@@ -18,7 +18,6 @@ from ratchet_agent.summary import CLOCK_WAS_SET, latency_figures
 
 # The log's lines are written after a second (`flush=1s`); the rest is for a busy disk and nginx' timers.
 LOG_FLUSH_SECONDS = 1.5
-MAX_CLASSES = 64
 LOG_WAS_CUT = "the live log was cut while it was read"
 
 
@@ -57,29 +56,32 @@ class Traffic:
         slowest_ns = self._plan.timeout_us * 1000 + round(LOG_FLUSH_SECONDS * 1e9)
         if not self._wait_until(self._end_ms * 1_000_000 - self._offset + slowest_ns):
             return False
-        parsed = [parse_logged(line) for line in self._log.lines()]
-        logged = [each for each in parsed if each is not None]
-        self.malformed = len(parsed) - len(logged)
+        self.malformed = self.served = 0
+        for line in self._log.lines():
+            logged = parse_logged(line)
+            if logged is None:
+                self.malformed += 1
+                continue
+            self.served += self._first_ms <= logged.begun_ms + logged.took_ms < self._end_ms
+            if self._first_ms <= logged.begun_ms < self._end_ms:
+                rows.add(logged)
         self.clock_set = abs(clock_offset() - self._offset) > CLOCK_STEP_NS
-        self.served = sum(self._first_ms <= each.begun_ms + each.took_ms < self._end_ms for each in logged)
-        rows.fill([each for each in logged if self._first_ms <= each.begun_ms < self._end_ms], self._start_ms)
+        rows.finish(self._start_ms)
         return True
 
     def summarise(self, rows: LiveRows) -> dict[str, Any]:
         """The part of a block's summary that follows from its rows (docs/csv.md)."""
-        counted = rows.counted()
-        errors = Counter(error for logged in counted if (error := rows.error(logged)))
-        classes: dict[str, list[int]] = {}
-        for logged in counted:
-            classes.setdefault(logged.label, []).append(rows.latency_us(logged))
-        if len(classes) > MAX_CLASSES:
-            raise AgentError(
-                "probe", f"more than {MAX_CLASSES} classes of requests; keep to few (nginx_live_log_classes)"
-            )
+        errors = Counter(error for logged in rows.counted() if (error := rows.error(logged)))
+        statuses = Counter(logged.status for logged in rows.counted())
+        classes: dict[str, array.array[int]] = {}
+        for logged in rows.counted():
+            classes.setdefault(logged.label, array.array("q")).append(rows.latency_us(logged))
+        figures = latency_figures(rows.objectives())
+        requests = int(figures["requests"])
         reasons = []
-        if len(counted) < self._plan.minimum_requests:
+        if requests < self._plan.minimum_requests:
             reasons.append(
-                f"{len(counted)} requests in {self._plan.block_seconds:g} s of live traffic "
+                f"{requests} requests in {self._plan.block_seconds:g} s of live traffic "
                 f"(minimum_requests {self._plan.minimum_requests})"
             )
         if self.malformed:
@@ -88,21 +90,16 @@ class Traffic:
             reasons.append(LOG_WAS_CUT)
         if self.clock_set:
             reasons.append(CLOCK_WAS_SET)
-        figures = latency_figures(rows.objectives())
         return {
             **figures,
             "errors": sum(errors.values()),
             "error_classes": dict(sorted(errors.items())),
-            "statuses": {
-                str(status): n
-                for status, n in sorted(Counter(logged.status for logged in counted).items())
-                if 100 <= status < 600
-            },
+            "statuses": {str(status): n for status, n in sorted(statuses.items()) if 100 <= status < 600},
             "user_p99_us": figures["p99_us"],
             "lag_p99_us": 0,
             "probe_busy_share": None,
-            "achieved_rate": round(len(counted) / self._plan.block_seconds, 2),
-            "bytes": sum(logged.size for logged in counted),
+            "achieved_rate": round(requests / self._plan.block_seconds, 2),
+            "bytes": sum(logged.size for logged in rows.counted()),
             "valid": not reasons,
             "invalid_reason": "; ".join(reasons),
             "classes": {label: latency_figures(took) for label, took in sorted(classes.items())},
@@ -113,5 +110,6 @@ class Traffic:
         while (left := deadline_ns - monotonic_ns()) > 0:
             if self._interrupted():
                 return False
+            self._log.keep_up()
             self._loop.step(min(WAKE_SECONDS, left / 1e9))
         return True

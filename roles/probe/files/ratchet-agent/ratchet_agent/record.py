@@ -26,6 +26,8 @@ KEEP_RUNS = 50
 KEEP_BYTES = 256 << 20
 DISK_RESERVE_BYTES = 16 << 20
 BYTES_PER_ROW = 50
+# Rows of one trial, uncompressed: forty million requests.
+MOST_BYTES = 2 << 30
 
 
 class Record:
@@ -90,8 +92,23 @@ class Record:
                 "free some space on the host, or plan fewer or shorter pairs",
             )
 
+    def _check_growth(self) -> None:
+        """Of a saturation and of live traffic nobody knows the rows beforehand."""
+        if self._bytes > MOST_BYTES:
+            raise AgentError(
+                "disk",
+                f"{self._rows_path}: over {MOST_BYTES >> 20} MiB of rows in one trial; plan fewer or shorter pairs",
+            )
+        if shutil.disk_usage(self._folder).free < DISK_RESERVE_BYTES + self._bytes // 3:
+            raise AgentError(
+                "disk",
+                f"{self._folder}: No space left on device beside {DISK_RESERVE_BYTES >> 20} MiB for the host's own and "
+                f"the {self._bytes >> 20} MiB of rows, compressed; free some space, or plan fewer or shorter pairs",
+            )
+
     def append(self, lines: Iterator[str], blocks: list[dict[str, Any]], lanes: list[Lane]) -> None:
         """Add the rows of a pair's block or blocks, in the order in which they were due, and their summaries."""
+        self._check_growth()
         with self._writing(self._rows_path):
             while chunk := list(itertools.islice(lines, 1000)):
                 self._write("".join(chunk))

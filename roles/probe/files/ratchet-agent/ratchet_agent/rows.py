@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import array
+import heapq
+from collections.abc import Iterator
 
+from ratchet_agent.errors import AgentError
 from ratchet_agent.exchange import ERRORS, NO_STAMP, Exchange
 from ratchet_agent.plan import Plan
 
 _NONE = -1
+# Rows of a pair that are kept in memory at once: more than 600 s at the highest rate, some 210 MB of arrays. Only a
+# saturation, whose rows nobody knows beforehand, can have more.
+MOST_ROWS = 4_000_000
 
 
 class Rows:
@@ -37,7 +43,11 @@ class Rows:
         return len(self.error)
 
     def extend(self) -> int:
-        """Make room for one more row; returns its sequence."""
+        """Make room for one more row; returns its sequence. Raises AgentError("probe") when they are too many."""
+        if len(self.error) >= MOST_ROWS // 2:
+            raise AgentError(
+                "probe", f"over {MOST_ROWS // 2} requests in one block of a saturation; plan shorter blocks"
+            )
         for column in (self.intended, self.lag, self.latency, self.kernel, self.size, self.connection, self.status):
             column.append(0)
         self.reused.append(0)
@@ -89,23 +99,27 @@ class Rows:
             f"{self.reused[row]},{ERRORS[self.error[row]]}\n"
         )
 
-    def objectives(self) -> list[int]:
+    def objectives(self) -> array.array[int]:
         """What the arms are compared by, in microseconds, one a counted row in order of sequence."""
-        latencies = self.latency[self.burn_in :]
-        return [
-            latency if kernel == _NONE else kernel
-            for kernel, latency in zip(self.kernel[self.burn_in :], latencies, strict=True)
-        ]
+        first = self.burn_in
+        kernels, latencies = self.kernel[first:], self.latency[first:]
+        return array.array(
+            "q", (latency if kernel == _NONE else kernel for kernel, latency in zip(kernels, latencies, strict=True))
+        )
 
 
 HEADER = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error\n"
 LIVE_HEADER = HEADER.replace("\n", ",class\n")
 
 
-def sending_order(blocks: list[Rows], *, counted: bool = False) -> list[tuple[int, int, int]]:
-    """(intended_us, position of the block, sequence) of the rows of a saturation, as they were sent."""
-    return sorted(
-        (rows.intended[row], position, row)
-        for position, rows in enumerate(blocks)
-        for row in range(rows.burn_in if counted else 0, len(rows))
-    )
+def sending_order(blocks: list[Rows], *, counted: bool = False) -> Iterator[tuple[int, int, int]]:
+    """(intended_us, position of the block, sequence) of the rows of a saturation, as they were sent.
+
+    Each block has them in that order already, so that nothing need be sorted, nor held beside the rows.
+    """
+
+    def sent(position: int, rows: Rows) -> Iterator[tuple[int, int, int]]:
+        for row in range(rows.burn_in if counted else 0, len(rows)):
+            yield rows.intended[row], position, row
+
+    return heapq.merge(*(sent(position, rows) for position, rows in enumerate(blocks)))
