@@ -10,6 +10,7 @@ from rich.syntax import Syntax
 
 from controller.model.experiment import Experiment
 from controller.model.run import Budget, Strategy
+from controller.report.words import NEVER_LIVE
 from controller.workflow.context import RunContext
 from controller.workflow.dry_run import preview
 
@@ -46,6 +47,10 @@ def _print_trial(console: Console, trial: dict[str, Any]) -> None:
             console.print(Syntax(text, "diff", theme="ansi_dark", background_color="default"))
         else:
             console.print("  renders to what is live already", markup=False)
+    if trial["sockets_differ"]:
+        told = f"its sockets differ, so it is not measured in the design {trial['design']}: leave `design` out"
+        told = NEVER_LIVE if trial["design"] == "duet" else told
+        console.print(f"  {', '.join(trial['sockets_differ'])}: {told}", style="yellow", markup=False)
     for host, error in trial["refused"].items():
         console.print(f"  {host}: nginx would refuse it: {error}", style="red", markup=False)
 

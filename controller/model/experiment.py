@@ -25,6 +25,10 @@ Design = Literal["duet", "switchback", "fleet"]
 Source = Literal["probe", "live"]
 
 
+# What these change is which sockets nginx listens on, or how many: each switch would reset users' connections.
+CHANGES_SOCKETS = frozenset({"nginx_reuseport", "nginx_listen_backlog", "nginx_ipv6", "nginx_demo_sites"})
+
+
 class Frozen(BaseModel):
     """Immutable, and unknown fields are an error."""
 

@@ -23,6 +23,7 @@ ReasonCode = Literal[
     "outdone",  # in a search: another variant did better, or a smaller diff holds the gain
     "worse-live",  # proven on shadow instances, but the live instance got slower
     "no-difference",  # the variant renders to the baseline's configuration
+    "sockets-differ",  # its design switches live users, and a host would open or close sockets at each switch
     "guardrail-errors",
     "guardrail-p99",
     "guardrail-memory",
@@ -128,6 +129,9 @@ class TrialPlan(Frozen):
     soak_seconds: float = Field(default=0.0, description="how long a proven variant is watched before its commit")
     control_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
     variant_ids: dict[str, str] = Field(default={}, description="host -> configuration id")
+    sockets_differ: bool = Field(
+        default=False, description="an arm listens on other sockets than the baseline: it never goes live in the trial"
+    )
     calibration: Calibration | None = Field(
         default=None, description="where the rate and the timing come from that the experiment left open"
     )
@@ -204,8 +208,15 @@ class TrialResult(Frozen):
     effect: Effect | None
     confirmed_effect: Effect | None
     goals: list[GoalEffect] = Field(default=[], description="of an objective that has several, one a goal")
-    live: LiveCheck | None = Field(default=None, description="None: not proven, or measured on the live instance")
-    soak: SoakCheck | None = Field(default=None, description="None: not proven, or no soak was asked for")
+    sockets_differ: bool = Field(
+        default=False, description="an arm listens on other sockets than the baseline: neither live check nor soak"
+    )
+    live: LiveCheck | None = Field(
+        default=None, description="None: not proven, measured on the live instance, or its sockets differ"
+    )
+    soak: SoakCheck | None = Field(
+        default=None, description="None: not proven, no soak was asked for, or its sockets differ"
+    )
     evidence: float
     threshold: float
     pairs: int

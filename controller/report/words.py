@@ -29,6 +29,7 @@ _SENTENCES: dict[str, str] = {
     "outdone": "another variant of the search did better",
     "worse-live": "it was proven on shadow instances, but the live instance got slower with it",
     "no-difference": "it renders to the configuration that is live already, so there is nothing to measure",
+    "sockets-differ": "its sockets differ from the baseline's, and its design would open and close them under users",
     "guardrail-errors": "too many of its requests failed",
     "guardrail-p99": "its slowest requests (p99) took far longer than the control's",
     "guardrail-memory": "nginx took far more memory than with the control",
@@ -65,8 +66,12 @@ _NOTE_TELLS_MORE = {
     "worse-live",
     "outdone",
     "trade-off",
+    "sockets-differ",
 }
 NOTE_LENGTH = 240
+NEVER_LIVE = (
+    "its sockets differ, so it was never switched to and fro under users; committing it re-opens the sockets once"
+)
 
 
 def percent(fraction: float) -> str:
@@ -97,11 +102,11 @@ def more_per_second(reduction: float) -> float:
 def live_words(result: TrialResult) -> str:
     """What the live instance showed after a duet had proven a variant, and whether it agrees with the duet's effect.
 
-    Empty when it was not asked.
+    Empty when it was not asked, unless it must not be.
     """
     live = result.live
     if live is None:
-        return ""
+        return NEVER_LIVE if result.sockets_differ and result.verdict == "KEEP" else ""
     objective = live.objective or result.objective
     duet = next((goal.confirmed_effect or goal.effect for goal in result.goals if goal.metric == objective), None)
     if objective == result.objective:

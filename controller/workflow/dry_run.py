@@ -11,7 +11,7 @@ from controller.report.objectives import objective_words
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import check_hosts
 from controller.workflow.planning import draw_plan, estimate_seconds
-from controller.workflow.staging import VARIANT, push
+from controller.workflow.staging import VARIANT, push, sockets_differ
 
 
 def preview(
@@ -37,6 +37,8 @@ def preview(
                 "objective": trial.experiment.objective.name,
                 "objective_words": objective_words(trial.experiment.objective),
                 "minimum_effect": trial.experiment.objective.minimum_effect,
+                "design": trial.design,
+                "sockets_differ": sockets_differ(staged),
                 "diffs": {host: arms[VARIANT].get("diff_from_live") or "" for host, arms in sorted(staged.items())},
                 "refused": {
                     host: str(arms[VARIANT].get("error", "nginx -t failed"))

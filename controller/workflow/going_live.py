@@ -108,8 +108,12 @@ def soak_run_id(run_id: str) -> str:
 def go_live(context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult) -> TrialResult:
     """A KEEP after its check on the live instance (of a duet) and its soak; it is none any more when either finds harm.
 
+    One whose sockets differ is left as it is: each switch would reset connections of users. Its commit does it once.
+
     Every host is back on its baseline when this returns, or its lease runs.
     """
+    if trial.sockets_differ:
+        return result
     started = time.monotonic()
     if result.verdict == "KEEP" and trial.design == "duet":
         live = check_live(context, run_id, trial)

@@ -9,7 +9,7 @@ from controller import __version__
 from controller.judge.calibration import open_settings
 from controller.judge.decision import Rule
 from controller.model.errors import BadInput
-from controller.model.experiment import Design, Experiment, Variant
+from controller.model.experiment import CHANGES_SOCKETS, Design, Experiment, Variant
 from controller.model.fleet import Fleet
 from controller.model.run import Budget, RunPlan, Strategy
 from controller.model.trial import TrialPlan, TrialTiming
@@ -27,21 +27,25 @@ def new_run_id(now: str, entropy: int) -> str:
     return f"r-{stamp}-{hashlib.sha256(str(entropy).encode()).hexdigest()[:4]}"
 
 
-# What these change shows only under the live instance's own listening sockets and load.
-LIVE_ONLY = frozenset({"nginx_worker_cpu_affinity", "nginx_reuseport", "nginx_listen_backlog"})
+# What this changes shows only under the live instance's own load.
+LIVE_ONLY = frozenset({"nginx_worker_cpu_affinity"})
 
 
 def design_of(experiment: Experiment, variant: Variant) -> Design:
     """The design that the experiment names, else a duet wherever traffic and the variant's parameters allow one.
 
-    Only an experiment that says switchback saturates the live instance.
+    Only an experiment that says switchback saturates the live instance. What changes sockets is never
+    switched under users.
     """
     if experiment.design != "auto":
         return experiment.design
     if experiment.workload.mode == "saturation":
         return "duet"
-    live = experiment.source == "live" or LIVE_ONLY & variant.parameters.keys()
-    return "switchback" if live else "duet"
+    if experiment.source == "live":
+        return "switchback"
+    if CHANGES_SOCKETS & {*variant.parameters, *experiment.requires}:
+        return "duet"
+    return "switchback" if LIVE_ONLY & variant.parameters.keys() else "duet"
 
 
 # Two hosts give one coin a period; a host alone has nobody to be compared with.

@@ -37,6 +37,7 @@ def trial_result(
         note=note,
         objective=(judgement.goal if judgement else "") or trial.experiment.objective.name,
         design=trial.design,
+        sockets_differ=trial.sockets_differ,
         effect=judgement.effect if judgement else None,
         confirmed_effect=judgement.confirmed_effect if judgement else None,
         goals=judgement.goals if judgement else [],

@@ -8,6 +8,7 @@ from typing import Any
 from controller.adapters.ansible import HostOutcome, PlaybookResult, run_playbook
 from controller.model.errors import BadInput, HostFailed, RestoreUnverified
 from controller.model.experiment import Experiment, ParameterValue, Variant
+from controller.model.trial import ReasonCode
 from controller.workflow.adopting import tell_adopted
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_running
@@ -21,6 +22,14 @@ _PUSHING = threading.Lock()
 
 class Rejected(Exception):
     """A host's nginx refuses the variant; nothing went live."""
+
+    reason: ReasonCode = "rejected-by-nginx"
+
+
+class SocketsDiffer(Rejected):
+    """The trial's design would open and close sockets under users; nothing went live."""
+
+    reason: ReasonCode = "sockets-differ"
 
 
 def arms_of(
@@ -131,6 +140,26 @@ def arm_ids(
         controls[host] = arms[CONTROL]["id"]
         variants[host] = arms[VARIANT]["id"]
     return controls, variants
+
+
+def sockets_differ(staged: dict[str, dict[str, Any]]) -> list[str]:
+    """The hosts on which an arm listens on other sockets than the baseline, as `ratchet-host stage` tells."""
+    return sorted(
+        host
+        for host, arms in staged.items()
+        if any(arms[arm].get("sockets") != arms[BASELINE].get("sockets") for arm in (CONTROL, VARIANT))
+    )
+
+
+def never_live(staged: dict[str, dict[str, Any]], design: str) -> bool:
+    """Whether an arm may not be switched to under users. Raises SocketsDiffer where the design would do so."""
+    hosts = sockets_differ(staged)
+    if hosts and design != "duet":
+        raise SocketsDiffer(
+            f"{', '.join(hosts)}: it listens on other sockets than the baseline, and each switch in a {design} "
+            "resets users' connections; measure it in a duet (leave `design` and `source` out)"
+        )
+    return bool(hosts)
 
 
 def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool = False) -> None:

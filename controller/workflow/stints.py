@@ -81,6 +81,7 @@ def _joined(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:
             "hosts": list(dict.fromkeys([*earlier.hosts, *trial.hosts])),
             "control_ids": earlier.control_ids | trial.control_ids,
             "variant_ids": earlier.variant_ids | trial.variant_ids,
+            "sockets_differ": earlier.sockets_differ or trial.sockets_differ,
         }
     )
 
@@ -144,11 +145,12 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
             return ended("rejected-by-nginx", f"{host}, the other candidate: {arms[staging.CONTROL].get('error', '')}")
     try:
         controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
+        differ = staging.never_live(staged, trial.design)
     except staging.Rejected as error:
-        return ended("rejected-by-nginx", str(error))
+        return ended(error.reason, str(error))
     if controls == variants:
         return ended("no-difference", "both arms render to the same configuration")
-    trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants})
+    trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants, "sockets_differ": differ})
     folder = context.run_directory(run_id)
     trial = _joined(context, run_id, trial)
     stint_folder = stint_directory(folder, trial.number, stint.number)

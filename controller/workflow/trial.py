@@ -40,9 +40,10 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
         return _finish(context, _quarantined(context, trial, error, started))
     try:
         controls, variants = staging.arm_ids(staged, baseline, context.fleet.name)
+        differ = staging.never_live(staged, trial.design)
     except staging.Rejected as error:
-        return _finish(context, without_pairs(trial, "rejected-by-nginx", str(error), started))
-    trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants})
+        return _finish(context, without_pairs(trial, error.reason, str(error), started))
+    trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants, "sockets_differ": differ})
     if controls == variants:
         note = "the variant renders to the configuration that is live already"
         return _finish(context, without_pairs(trial, "no-difference", note, started))

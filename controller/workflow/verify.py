@@ -19,7 +19,14 @@ from controller.workflow.going_live import live_plan, reference_pairs, soak_plan
 from controller.workflow.stints import read_stints, stint_plan
 
 # Verdicts that were not reached by judging pairs; there is nothing to recompute.
-WITHOUT_JUDGEMENT = {"rejected-by-nginx", "no-difference", "host-failed", "interrupted", "measurement-invalid"}
+WITHOUT_JUDGEMENT = {
+    "rejected-by-nginx",
+    "no-difference",
+    "sockets-differ",
+    "host-failed",
+    "interrupted",
+    "measurement-invalid",
+}
 
 
 def verify_run(project: Project, reference: str) -> dict[str, Any]:

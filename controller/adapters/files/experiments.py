@@ -8,7 +8,7 @@ from controller.adapters.files.documents import Document, read_json
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
-from controller.model.experiment import Choice, Experiment, GoalsObjective, NumberRange
+from controller.model.experiment import CHANGES_SOCKETS, Choice, Experiment, GoalsObjective, NumberRange
 from controller.model.project import Project
 
 META = "meta.json"
@@ -84,12 +84,31 @@ def read_experiment(path: Path) -> Experiment:
             where=document.where(("design",)),
             next_step="leave `design` out",
         )
+    _check_sockets(document, experiment)
     _check_variants(document, experiment)
     _check_ranges(document, experiment)
     _check_timing(document, experiment)
     _check_workload(document, experiment)
     _check_metrics(document, experiment)
     return experiment
+
+
+def _check_sockets(document: Document, experiment: Experiment) -> None:
+    """What opens and closes sockets is not switched to and fro under users: each time it would reset connections."""
+    if experiment.source == "live":
+        place, way = ("source",), "live traffic is measured by switching the live instance"
+    elif experiment.design in {"switchback", "fleet"}:
+        place, way = ("design",), f"the design {experiment.design} switches the live instance"
+    else:
+        return
+    varied = {name for variant in experiment.variants for name in variant.parameters} | experiment.ranges.keys()
+    named = sorted(CHANGES_SOCKETS & varied)
+    if named:
+        raise BadInput(
+            f"{way}, and `{named[0]}` opens and closes the sockets that users ask at: requests would be lost",
+            where=document.where(place),
+            next_step=f"leave `{place[0]}` out: it is measured in a duet, on shadow instances",
+        )
 
 
 def _check_variants(document: Document, experiment: Experiment) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
-from controller.workflow.going_live import live_plan
+from controller.report.words import live_words
+from controller.workflow.going_live import go_live, live_plan
 from controller.workflow.planning import design_of
+from controller.workflow.results import trial_result
 
 
 def trial(objective: dict[str, object], mode: str = "steady", parameter: str = "nginx_gzip_comp_level") -> TrialPlan:
@@ -60,3 +64,18 @@ def test_the_live_instance_is_asked_at_its_rate_for_what_a_rate_can_tell(
 @pytest.mark.parametrize("parameter", ["nginx_gzip_comp_level", "nginx_reuseport"])
 def test_a_saturation_is_a_duet_unless_the_experiment_says_otherwise(parameter: str) -> None:
     assert trial({"metric": "throughput"}, "saturation", parameter).design == "duet"
+
+
+def test_what_listens_on_other_sockets_is_committed_without_being_tried_on_users_and_that_is_told() -> None:
+    plan = trial({"metric": "p95"}, parameter="nginx_reuseport").model_copy(
+        update={"sockets_differ": True, "soak_seconds": 30.0}
+    )
+    kept = trial_result(plan, None, [], reason="proven-gain", note="", seconds=1.0).model_copy(
+        update={"verdict": "KEEP"}
+    )
+    nobody: Any = None  # whoever asked a host would need it
+    result = go_live(nobody, "r-1", plan, kept)
+    assert (result.verdict, result.live, result.soak, result.sockets_differ) == ("KEEP", None, None, True)
+    assert live_words(result) == (
+        "its sockets differ, so it was never switched to and fro under users; committing it re-opens the sockets once"
+    )

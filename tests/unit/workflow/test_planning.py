@@ -57,9 +57,17 @@ def test_a_fleet_may_keep_hosts_out_of_its_trials() -> None:
 
 
 def test_a_duet_is_chosen_unless_only_the_live_instance_would_show_the_effect() -> None:
-    one, two = experiment("one", "nginx_gzip_comp_level"), experiment("two", "nginx_reuseport")
+    one, two = experiment("one", "nginx_gzip_comp_level"), experiment("two", "nginx_worker_cpu_affinity")
     assert design_of(one, one.variants[0]) == "duet"
     assert design_of(two, two.variants[0]) == "switchback"
+
+
+@pytest.mark.parametrize("parameter", ["nginx_reuseport", "nginx_listen_backlog", "nginx_ipv6", "nginx_demo_sites"])
+def test_what_opens_and_closes_sockets_is_a_duet(parameter: str) -> None:
+    asked = experiment("one", parameter)
+    assert design_of(asked, asked.variants[0]) == "duet"
+    beside = experiment("two", "nginx_worker_cpu_affinity").model_copy(update={"requires": {parameter: True}})
+    assert design_of(beside, beside.variants[0]) == "duet"
 
 
 def test_the_timing_of_the_experiment_wins_over_the_designs() -> None:
