@@ -22,6 +22,7 @@ from ratchet_host.restoring import restore
 from ratchet_host.session_input import Ended, Lines, parse_command
 from ratchet_host.shadow_places import INSTANCES, stop_shadows
 from ratchet_host.shadows import Shadow, shadow_limits
+from ratchet_host.sockets import sockets_of
 from ratchet_host.switching import switch
 from ratchet_host.system import emit, log
 from ratchet_host.tree import Tree
@@ -113,6 +114,12 @@ class Switchback(Session):
             if problem:
                 raise Refused(f"nginx refuses {identity}: {problem}")
             self._tested.add(tested)
+        baseline = confirmed()
+        if baseline and sockets_of(configuration_file(identity)) != sockets_of(configuration_file(baseline)):
+            raise Refused(
+                f"{identity} listens on other sockets than the baseline {baseline}: each switch would reset users' "
+                "connections; measure it in the design duet"
+            )
         return {"configuration": identity, "seconds": round(switch(identity), 3)}
 
     def metrics(self) -> dict[str, Any]:

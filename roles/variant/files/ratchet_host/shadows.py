@@ -143,9 +143,14 @@ class Shadow(ShadowPlace):
                 "caches and temporary files; let the trial ask for less, or use the design switchback"
             )
 
-    def metrics(self) -> dict[str, int]:
-        """Its figures; raises Refused when it has died or outgrown its place."""
-        figures = self.figures.read(self.parent) | self.errors.read()
+    def metrics(self) -> dict[str, Any]:
+        """Its figures, and what its workers show that they run (None when they show something else).
+
+        Raises Refused when it has died or outgrown its place.
+        """
+        marks = {carried(worker.pid) for worker in workers(self.parent)}
+        runs: dict[str, Any] = {"configuration": self._configuration if marks == {self._mark} else None}
+        figures = runs | self.figures.read(self.parent) | self.errors.read()
         self._keep_small()
         return figures
 
@@ -226,12 +231,6 @@ class Shadow(ShadowPlace):
         if self._parent is None or not self._parent.alive:
             raise Refused(f"shadow instance {self.name} does not run")
         return self._parent
-
-    def metrics(self) -> dict[str, Any]:
-        """What its workers show that they run (None when they show something else), and its figures."""
-        marks = {carried(worker.pid) for worker in workers(self.parent)}
-        runs: dict[str, Any] = {"configuration": self._configuration if marks == {self._mark} else None}
-        return runs | self.figures.read(self.parent) | self.errors.read()
 
 
 def accepts(port: int) -> bool:

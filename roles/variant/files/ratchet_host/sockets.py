@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 
 from ratchet_host.errors import Refused
 from ratchet_host.language import Directive
 from ratchet_host.listeners import servers, split_address
+from ratchet_host.tree import Tree
 
 OPTION = re.compile(
     r"(backlog|fastopen|rcvbuf|sndbuf|setfib|accept_filter|so_keepalive|ipv6only)=.*|deferred|bind|reuseport"
@@ -46,6 +48,14 @@ def listening(directives: list[Directive]) -> list[str]:
 def fingerprint(directives: list[Directive]) -> str:
     """The same for two configurations only if a reload from one to the other leaves all sockets as they are."""
     return hashlib.sha256("\n".join(listening(directives)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def sockets_of(path: Path) -> str | None:
+    """The fingerprint of a file with its includes; None where it cannot be read as nginx does."""
+    try:
+        return fingerprint(Tree(path).directives)
+    except Refused:
+        return None
 
 
 def _addresses(address: str) -> list[str]:

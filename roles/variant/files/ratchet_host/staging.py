@@ -21,6 +21,7 @@ from ratchet_host.nginx import test
 from ratchet_host.paths import LABEL, configuration_file, pristine_file, ratchet
 from ratchet_host.restoring import keep_original
 from ratchet_host.shadow_places import stop_shadows
+from ratchet_host.sockets import sockets_of
 from ratchet_host.system import log
 
 TYPE_CHECKING = False
@@ -84,13 +85,13 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
     path = configuration_file(identity)
     present = mark_in(path) != 0 and not edited(identity)
     if present:
-        problem = test(path, identity)
+        problem, sockets = test(path, identity), sockets_of(path)
     elif check:
         folder = paths.RUN / f"check-{identity}"
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
             write_atomically(folder / "nginx.conf", with_mark(content, LIVE[0]))
-            problem = test(folder / "nginx.conf", identity)
+            problem, sockets = test(folder / "nginx.conf", identity), sockets_of(folder / "nginx.conf")
         finally:
             remove_tree(folder)
     else:
@@ -100,7 +101,7 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
         candidate.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_atomically(candidate, with_mark(content, new_mark(marks_in_use())))
-            problem = test(candidate, identity)
+            problem, sockets = test(candidate, identity), sockets_of(candidate)
             if not problem and protected:
                 write_atomically(pristine_file(identity), content)
             elif not problem:
@@ -116,6 +117,7 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
         "ok": not problem,
         "changed": not present and not problem,
         "error": problem,
+        "sockets": sockets,
         "diff_from_live": short_diff(live_text(), content, ("live", identity), MAX_DIFF_LINES),
     }
 
