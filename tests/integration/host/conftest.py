@@ -238,6 +238,21 @@ def host(fresh_host: Host) -> Iterator[Host]:
     fresh_host.close_sessions()
 
 
+class held_port:  # noqa: N801 - reads as a statement
+    """Another process of the host listens on the port."""
+
+    def __init__(self, host: Host, port: int) -> None:
+        self._host = host
+        self._code = f"import socket,time;s=socket.create_server(('', {port}));print('held',flush=True);time.sleep(60)"
+
+    def __enter__(self) -> None:
+        self._host.run(f'systemd-run --quiet --unit=held-port python3 -c "{self._code}"')
+        self._host.until(lambda: "held" in self._host.run("journalctl -u held-port --no-pager -n 3"), 5)
+
+    def __exit__(self, *_: Any) -> None:
+        self._host.run("systemctl stop held-port; journalctl --rotate --vacuum-time=1s >/dev/null 2>&1 || true")
+
+
 class Client(threading.Thread):
     """A browser that keeps its connection: asks without pause, and like every browser repeats a request once when the
     server has closed the idle connection under it."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from tests.integration.host.conftest import BASELINE, BASELINE_ID, VARIANT, VARIANT_ID, Host, configuration, identity
+from tests.integration.host.conftest import (
+    BASELINE,
+    BASELINE_ID,
+    VARIANT,
+    VARIANT_ID,
+    Host,
+    configuration,
+    held_port,
+    identity,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -74,6 +82,18 @@ def test_a_first_confirm_that_nginx_does_not_take_leaves_the_original_live(untou
     )
     assert untouched.get(80)[0] == 200
     assert untouched.status()["confirmed"] is None and untouched.status()["lease"] is None
+
+
+def test_a_first_confirm_that_fails_leaves_the_operator_s_newer_file(untouched: Host) -> None:
+    untouched.stage(baseline=BASELINE)
+    # He goes on working on his server after the push.
+    own = untouched.run(
+        "cd /etc/nginx && echo '# a day later' >>nginx.conf && systemctl reload nginx && cat nginx.conf"
+    )
+    with held_port(untouched, 8090):
+        assert not untouched.ratchet("confirm", BASELINE_ID)["ok"]
+    assert untouched.run("cat /etc/nginx/nginx.conf") == own
+    assert untouched.get(80)[0] == 200
 
 
 def test_a_configuration_that_nginx_refuses_is_not_staged_and_the_others_are(host: Host) -> None:
@@ -184,18 +204,3 @@ def test_what_was_done_is_in_the_journal(host: Host) -> None:
     journal = host.run("journalctl -t ratchet-host --output=json --no-pager -n 5")
     messages = [str(json.loads(line)["MESSAGE"]) for line in journal.splitlines()]
     assert any(f"confirmed {VARIANT_ID}" in message for message in messages)
-
-
-class held_port:  # noqa: N801 - reads as a statement
-    """Another process of the host listens on the port."""
-
-    def __init__(self, host: Host, port: int) -> None:
-        self._host = host
-        self._code = f"import socket,time;s=socket.create_server(('', {port}));print('held',flush=True);time.sleep(60)"
-
-    def __enter__(self) -> None:
-        self._host.run(f'systemd-run --quiet --unit=held-port python3 -c "{self._code}"')
-        self._host.until(lambda: "held" in self._host.run("journalctl -u held-port --no-pager -n 3"), 5)
-
-    def __exit__(self, *_: Any) -> None:
-        self._host.run("systemctl stop held-port; journalctl --rotate --vacuum-time=1s >/dev/null 2>&1 || true")
