@@ -1,0 +1,59 @@
+"""Other processes of the host, and what a caller's environment brings along: neither ends the way back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.integration.host.conftest import BASELINE_ID, PROGRAM, VARIANT_ID, Host, configuration
+from tests.integration.host.way_back import assert_back, live_by_hand
+
+pytestmark = pytest.mark.lab
+
+# As the shadow's own account: folders deeper than any recursion, wherever it may write.
+DEEP = """
+import os, subprocess, sys
+pids = subprocess.run(["systemctl", "show", "ratchet-shadow-a", "--property=MainPID", "--value"],
+                      capture_output=True, text=True).stdout.split()
+worker = open(f"/proc/{pids[0]}/task/{pids[0]}/children").read().split()[0]
+owner = os.stat(f"/proc/{worker}").st_uid
+places = [here for here, _, _ in os.walk("/var/lib/ratchet/shadow-a") if os.stat(here).st_uid == owner]
+# It keeps a foot in the folder, as a process does that makes files all the while.
+os.chdir(places[-1])
+os.setuid(owner)
+for _ in range(1500):
+    os.mkdir("d")
+    os.chdir("d")
+print(places[-1])
+"""
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_folders_too_deep_to_be_removed_hold_nothing_up(host: Host) -> None:
+    session = host.session(design="duet")
+    assert session.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]
+    try:
+        assert "/var/lib/ratchet/shadow-a" in host.run("python3 -", stdin=DEEP)
+        assert session.ask("end").get("verified")
+        began = live_by_hand(host)
+        assert_back(host, began)
+        assert host.ratchet("rollback")["ok"]
+        # Another duet takes no harm either.
+        other = host.session(design="duet")
+        assert other.ready["ok"] and other.ask("assign", a=BASELINE_ID, b=VARIANT_ID)["ok"]
+        assert other.ask("end")["verified"]
+    finally:
+        host.run("rm -rf /var/lib/ratchet/shadow-*")
+
+
+def test_a_caller_that_ignores_sigchld_makes_no_broken_configuration_good(host: Host) -> None:
+    bad = json.dumps({"configurations": {"bad": configuration(3, "bogus on;")}, "keep": 5})
+    answer = json.loads(host.run(f"python3 -c '{IGNORING}' {PROGRAM} stage || true", stdin=bad))
+    assert not answer["ok"] and "bogus" in answer["error"]
+    session = json.loads(host.run(f"python3 -c '{IGNORING}' sudo -n {PROGRAM} switch {VARIANT_ID} --lease 5"))
+    assert session["ok"] and host.level() == "level 4\n"
