@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,9 @@ from hcloud import Client
 from benchmarks.lab_fleet import CHECKOUT, write_project
 from controller.lab.machine import global_options
 from tests.faults.experiments import EXPERIMENTS, QUIET
+from tests.faults.host_state import ASKED, KEEPER, MARKS, STATE_SCRIPT, Baseline, HostState, parse_state
 from tests.faults.live_run import LiveRun
 from tests.integration.optimize.conftest import FleetUnderTest
-
-ASKED = "/data/catalogue.json"
-STATE_SCRIPT = """
-sudo -n /usr/local/sbin/ratchet-host status
-systemctl show ratchet-lease.service --property=SubState --value
-systemctl list-units --all --no-legend --plain 'ratchet-shadow-*' 'ratchet-soak*' | wc -l
-ls -d /var/lib/ratchet/shadow-* 2>/dev/null | wc -l
-curl -s -m 3 -o /dev/null -D - -w '%{http_code} %{size_download}\\n' -H 'Accept-Encoding: gzip' @URL@ \
-  | tr -d '\\r' | grep -E '^(Server:|[0-9])'
-""".replace("@URL@", f"http://127.0.0.1{ASKED}")
 
 _SWITCHED = "test $(readlink live) != $(readlink confirmed)"
 
@@ -44,55 +35,6 @@ def _wait_until(condition: str) -> str:
     """Shell that goes on within 10 ms of it."""
     loop = "i=0; until { %s; } 2>/dev/null; do i=$((i + 1)); [ $i -lt 5000 ] || exit 9; sleep 0.01; done; "
     return "cd /etc/nginx/ratchet; " + loop % condition
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A configuration as a host runs it: its id, the fingerprint of all its files, and what it answers."""
-
-    configuration: str
-    fingerprint: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class HostState:
-    """What a host says of itself."""
-
-    status: dict[str, Any]
-    shadows: int
-    answer: str
-
-    @property
-    def running(self) -> Baseline:
-        return Baseline(str(self.status.get("live")), str(self.status.get("fingerprint")), self.answer)
-
-    def problems(self) -> list[str]:
-        """What is not as on a host that rests on its baseline."""
-        status = self.status
-        found = [f"{key}: {status[key]}" for key in ("lease", "drift") if status.get(key)]
-        if not status.get("ok"):
-            found.append(f"ratchet-host: {status.get('error', 'no answer')}")
-        if not status.get("verified"):
-            found.append("nginx is not known to run what is live")
-        if status.get("live") != status.get("confirmed"):
-            found.append(f"runs {status.get('live')}, confirmed is {status.get('confirmed')}")
-        if self.shadows:
-            found.append(f"{self.shadows} shadow units or folders are left")
-        if " 200 " not in f" {self.answer} ":
-            found.append(f"nginx answers {self.answer or 'nothing'}")
-        return found
-
-
-def parse_state(text: str) -> HostState:
-    lines = text.strip().splitlines()
-    try:
-        status = json.loads(lines[0])
-        if lines[1] not in {"dead", "failed"}:
-            status["lease"] = f"the restore is {lines[1]}"
-        return HostState(status, int(lines[2]) + int(lines[3]), " ".join(lines[4:]))
-    except (IndexError, ValueError):
-        return HostState({"error": f"no answer: {text[-200:]!r}"}, 0, "")
 
 
 class BrokenHost:
@@ -123,7 +65,8 @@ class BrokenHost:
 
     def when_on_variant(self, script: str) -> None:
         """Run a script when nginx is known to run the variant. Raises RuntimeError when that takes a minute."""
-        self.run(_wait_until(f"{_SWITCHED} && grep -q $(readlink live) /run/ratchet/running.json") + script)
+        carried = f'{_SWITCHED} && m=$(mark live/nginx.conf) && test -n "$m" && test "$m" = "$(carried)"'
+        self.run(MARKS + _wait_until(carried) + script)
 
     def put(self, source: Path, target: str) -> None:
         self.put_bytes(source.read_bytes(), target)
@@ -141,8 +84,11 @@ class BrokenHost:
         self.run(
             "pkill -CONT sshd; pkill -CONT nginx; nft delete table inet cut; rm -f /etc/ld.so.preload", check=False
         )
-        self.run("umount -l /etc/nginx /var/lib/ratchet; systemctl stop ratchet-faults-squatter", check=False)
+        self.run(
+            "umount -l /etc/nginx /var/lib/ratchet; systemctl stop 'ratchet-faults-*'; rm -f /run/filler", check=False
+        )
         self.run("mv /run/hidden/* /etc/systemd/system/ && systemctl daemon-reload", check=False)
+        self.run(f"systemctl reset-failed {KEEPER}; systemctl start {KEEPER} nginx", check=False)
 
     def power_off(self) -> None:
         self._client.servers.power_off(self._server()).wait_until_finished()
@@ -252,7 +198,7 @@ class Bay:
             return HostState({"error": f"cannot be asked over the network: {error}"}, 0, "")
         seen = f"Server: {answer.headers['Server']} {answer.status} {size}"
         if seen != state.answer:
-            return HostState(state.status | {"error": f"answers {seen}"}, state.shadows, seen)
+            return replace(state, status=state.status | {"error": f"answers {seen}"}, answer=seen)
         return state
 
     def on_first_baseline(self) -> bool:

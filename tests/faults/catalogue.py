@@ -23,7 +23,7 @@ SHORT_CUT = (
     "power cut at a switch",
     "nginx killed while the variant is live",
     "root's session killed while the variant is live",
-    "the lease's timer stopped in mid-trial",
+    "the keeper stopped in mid-trial",
     "a variant that answers fast 502s (live)",
     "the CSV truncated before it is pulled",
     "the controller's disk full: the run directory",

@@ -8,8 +8,9 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.faults.bay import Baseline, Bay, BrokenHost
+from tests.faults.bay import Bay, BrokenHost
 from tests.faults.fault import KILLED, Fault, Outcome, Scene
+from tests.faults.host_state import Baseline
 from tests.faults.live_run import LiveRun
 from tests.faults.secrets import ArgumentSampler, leaked_here, leaked_on_hosts, planted
 
@@ -39,7 +40,7 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
         scene.restart_clock()
         fault.inject(scene)
         if fault.seconds is not None:
-            seconds, late = _wait_until_back(scene, fault.seconds, alone=fault.alone)
+            seconds, late = _wait_until_back(scene, fault.seconds, alone=fault.alone, edited=fault.edited)
             problems += late
         problems += _explained(bay, fault, scene.run)
     except Exception as error:  # the harness itself failed: say so, and go on with the next fault
@@ -82,14 +83,14 @@ def allowed(bay: Bay, host: str, run: LiveRun) -> set[str]:
     return found
 
 
-def _wait_until_back(scene: Scene, limit: float, *, alone: bool) -> tuple[float, list[str]]:
+def _wait_until_back(scene: Scene, limit: float, *, alone: bool, edited: bool) -> tuple[float, list[str]]:
     """(seconds until the last host was on its baseline, what is wrong with that)."""
 
     def back(host: BrokenHost) -> tuple[float, list[str]]:
         while True:
             state = host.state()
             taken = time.monotonic() - scene.since
-            problems = state.problems()
+            problems = state.problems(edited=edited)
             if not problems and state.running.configuration in allowed(scene.bay, host.name, scene.run):
                 return taken, []
             if taken > limit + GRACE_SECONDS:
@@ -115,6 +116,8 @@ def verified(bay: Bay, run: LiveRun) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for host, state in bay.states().items():
         found[host] = state.problems()
+        if state.keeper != "running":
+            found[host].append(f"its keeper is {state.keeper}")
         first: Baseline = bay.baselines[host]
         if state.running.configuration == first.configuration and state.running != first:
             found[host].append(f"its baseline is not what it was: {state.running}, not {first}")

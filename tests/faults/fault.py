@@ -14,6 +14,8 @@ LEASE = 10
 # The longest time back to the baseline: where the controller or the session lives to do it, and where the lease must.
 AT_ONCE = 10.0
 BY_LEASE = LEASE + 5.0
+# What is promised where everything is against it.
+PROMISED = LEASE + 10.0
 
 KILLED = -9
 
@@ -69,6 +71,7 @@ class Fault:
         goes_on: the run is the resumption of what an earlier fault broke off, where there is one.
         alone: only the broken host's time counts: the controller cannot tell silence from a slow block, and measures on
             the others until its patience has ended. When the run has ended, all hosts are looked at as ever.
+        edited: somebody's edit is part of it: told as drift until it is mended, and no hindrance to the baseline.
         prepare: before the run starts. mend: after the hosts are back, or were given up.
     """
 
@@ -82,6 +85,7 @@ class Fault:
     experiment: str = "long"
     goes_on: bool = False
     alone: bool = False
+    edited: bool = False
     prepare: Callable[[Bay], None] = lambda _bay: None
     mend: Callable[[Scene], None] = nothing
 

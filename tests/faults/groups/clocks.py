@@ -1,7 +1,7 @@
 """The wall clock is wrong, or jumps in mid-trial: for every program that Ratchet runs, through a preloaded library.
 
-systemd's own clock is the kernel's, which no test of a container may move: that its timers do not depend on the wall
-clock is shown by their properties (tests/integration/host/test_leases.py).
+The kernel's own clock no test of a container may move: that a lease ends by the boot clock is shown by what is written
+of it (tests/integration/host/test_leases.py).
 """
 
 from __future__ import annotations

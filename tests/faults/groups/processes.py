@@ -1,4 +1,4 @@
-"""A part of Ratchet dies: the agent, the session, the lease, ansible-playbook."""
+"""A part of Ratchet dies: the agent, the session, the keeper, ansible-playbook."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 from tests.faults import moments
 from tests.faults.bay import Bay
-from tests.faults.fault import AT_ONCE, BY_LEASE, Fault, Scene
+from tests.faults.fault import AT_ONCE, BY_LEASE, PROMISED, Fault, Scene
+from tests.faults.host_state import KEEPER
 
-LEASE_TIMER = "ratchet-lease.timer"
-SESSION = "pkill -KILL -f 'ratchet-host session'"
-AGENT = "pkill -KILL -f 'ratchet-agent ssh'"
+# Not of the shell that says so.
+SESSION = "pkill -KILL -f 'ratchet-host [s]ession'"
+AGENT = "pkill -KILL -f 'ratchet-agent [s]sh'"
 
 
 def on_variant(script: str) -> Callable[[Scene], None]:
@@ -29,19 +30,20 @@ def kill_agent(scene: Scene) -> None:
     scene.host.run(AGENT)
 
 
-def stop_lease(scene: Scene) -> None:
-    scene.host.run(f"systemctl stop {LEASE_TIMER}")
+def stop_keeper(scene: Scene) -> None:
+    scene.host.run(f"systemctl stop {KEEPER}")
 
 
-def mask_lease(bay: Bay) -> None:
-    """As somebody does who wants to be rid of a timer that he does not know."""
-    script = "mkdir -p /run/hidden; mv /etc/systemd/system/ratchet-lease.service /run/hidden/; "
-    script += "ln -s /dev/null /etc/systemd/system/ratchet-lease.service; systemctl daemon-reload"
+def mask_keeper(bay: Bay) -> None:
+    """As somebody does who wants to be rid of a service that he does not know."""
+    script = f"mkdir -p /run/hidden; mv /etc/systemd/system/{KEEPER} /run/hidden/; systemctl stop {KEEPER}; "
+    script += f"ln -s /dev/null /etc/systemd/system/{KEEPER}; systemctl daemon-reload"
     bay.hosts[0].run(script)
 
 
-def unmask_lease(scene: Scene) -> None:
-    scene.host.run("mv /run/hidden/ratchet-lease.service /etc/systemd/system/; systemctl daemon-reload")
+def start_keeper(scene: Scene) -> None:
+    scene.host.run(f"[ ! -e /run/hidden/{KEEPER} ] || mv /run/hidden/{KEEPER} /etc/systemd/system/")
+    scene.host.run(f"systemctl daemon-reload; systemctl start {KEEPER}")
 
 
 def kill_ansible(scene: Scene) -> None:
@@ -91,12 +93,17 @@ def faults() -> Iterator[Fault]:
         inject=on_variant(SESSION.replace("KILL", "STOP")), exits=failed, says="host-failed: ",
     )  # fmt: skip
     yield Fault(
-        name="the lease's timer stopped in mid-trial", group="processes-2", moment=moments.MID_TRIAL, inject=stop_lease,
-        exits=failed, says="host-failed: .*lease is not armed", seconds=AT_ONCE,
+        name="the keeper stopped in mid-trial", group="processes-2", moment=moments.MID_TRIAL, inject=stop_keeper,
+        exits=failed, says="host-failed: .*keeper", seconds=AT_ONCE, mend=start_keeper,
     )  # fmt: skip
     yield Fault(
-        name="the lease's unit masked before the run: nothing is switched", group="processes-2", moment=moments.START,
-        inject=lambda _: None, prepare=mask_lease, exits=failed, says="lease cannot be armed", mend=unmask_lease,
+        name="the keeper masked before the run: nothing is switched", group="processes-2", moment=moments.START,
+        inject=lambda _: None, prepare=mask_keeper, exits=failed, says="keeper", mend=start_keeper,
+    )  # fmt: skip
+    yield Fault(
+        name="the keeper hangs (SIGSTOP), and root's session killed", group="processes-2", moment=moments.MID_TRIAL,
+        inject=on_variant(f"systemctl kill --kill-whom=main --signal=STOP {KEEPER}; {SESSION}"), exits=failed,
+        says="host-failed: ", seconds=PROMISED,
     )  # fmt: skip
     for moment, experiment, exits, says in (
         (moments.step("staging"), "long", {3}, "ansible-playbook|the push gave no answer|killed"),
