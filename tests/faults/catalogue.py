@@ -6,14 +6,26 @@ import random
 from collections.abc import Iterable, Iterator
 
 from tests.faults.fault import Fault
-from tests.faults.groups import clocks, disks, kills, network, nginx, operators, power, processes, signals, variants
+from tests.faults.groups import (
+    clocks,
+    disks,
+    kills,
+    network,
+    nginx,
+    operators,
+    power,
+    processes,
+    signals,
+    upkeep,
+    variants,
+)
 from tests.faults.moments import MID_TRIAL
 
 
 def faults(rng: random.Random, *, random_kills: int) -> Iterator[Fault]:
     yield from kills.at_boundaries()
     yield from kills.at_random(rng, random_kills)
-    for group in (signals, power, nginx, variants, network, processes, disks, operators, clocks):
+    for group in (signals, power, nginx, variants, network, processes, upkeep, disks, operators, clocks):
         yield from group.faults()
 
 
@@ -24,6 +36,8 @@ SHORT_CUT = (
     "nginx killed while the variant is live",
     "root's session killed while the variant is live",
     "the keeper stopped in mid-trial",
+    "systemd reloaded every second, and nobody left but the lease",
+    "an upgrade of nginx's package, and nobody left but the lease",
     "a variant that answers fast 502s (live)",
     "the CSV truncated before it is pulled",
     "the controller's disk full: the run directory",
