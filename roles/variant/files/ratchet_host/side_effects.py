@@ -167,6 +167,8 @@ def alone(folders: list[Path], words: tuple[str, ...]) -> tuple[str, ...]:
     """A command that runs another where changes below `folders` reach nobody, and are gone with it."""
     aside = paths.RUN / "aside"
     aside.mkdir(mode=0o700, exist_ok=True)
+    # The one that it is in comes last: its overlay hides it from those that follow.
+    folders = sorted(folders, key=aside.is_relative_to)
     shell = ("unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", OVERLAYS, "sh", str(aside))
     return (*shell, *map(str, folders), "--", *words)
 
