@@ -27,12 +27,13 @@ def restore() -> bool:
     What somebody edited meanwhile and is in the way is kept as a copy. Raises Refused when nginx does not show the
     confirmed configuration; what it would start with is that all the same.
     """
-    changed = make_confirmed_live()
-    # What only cleans up comes after, and is in nobody's way.
-    with contextlib.suppress(OSError, Refused):
+    try:
+        return make_confirmed_live()
+    finally:
+        # What only cleans up comes after, and is in nobody's way.
         stop_shadows()
-        put_edits_aside()
-    return changed
+        with contextlib.suppress(OSError, Refused):
+            put_edits_aside()
 
 
 def make_confirmed_live() -> bool:
