@@ -31,7 +31,8 @@ def make_baseline(identity: str) -> float:
     """
     try:
         if master() is None:
-            restore()
+            # Somebody has stopped it; who deploys wants it to run.
+            restore(everything=True)
         if identity != ORIGINAL and running() == identity:
             # Nothing but a new mark shows that nginx has read it once more, with what it includes now.
             remark(identity, text_of(identity))
@@ -146,7 +147,7 @@ def command_rollback(identity: str | None, fence: Fence) -> dict[str, Any]:
                 arm(CONFIRM_LEASE)
                 make_baseline(identity)
                 changed = True
-            changed = restore() or changed
+            changed = restore(everything=True) or changed
             disarm()
             changed = leave_copy() or changed or before != (live(), confirmed())
             saved = tell_edits()

@@ -10,7 +10,7 @@ from ratchet_host.configurations import adopted, by_copy, confirmed, edited, liv
 from ratchet_host.edits import heal, keep_edited, put_edits_aside, write_record
 from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point, sync_directory, write_atomically
-from ratchet_host.instance import verified
+from ratchet_host.instance import master, verified
 from ratchet_host.nginx import test
 from ratchet_host.paths import KEEPER, LIVE_TARGET, ORIGINAL, configuration_file, confirmed_link, live_link, ratchet
 from ratchet_host.shadow_places import stop_shadows
@@ -21,14 +21,16 @@ from ratchet_host.system import log
 BACK_SECONDS = 60.0
 
 
-def restore() -> bool:
+def restore(*, everything: bool = False) -> bool:
     """Make the confirmed configuration live, whatever was going on. True when something had to be done.
+
+    `everything`: also what somebody else has put live, and an nginx that was stopped; else only what Ratchet has.
 
     What somebody edited meanwhile and is in the way is kept as a copy. Raises Refused when nginx does not show the
     confirmed configuration; what it would start with is that all the same.
     """
     try:
-        return make_confirmed_live()
+        return make_confirmed_live(everything=everything)
     finally:
         # What only cleans up comes after, and is in nobody's way.
         stop_shadows()
@@ -36,7 +38,7 @@ def restore() -> bool:
             put_edits_aside()
 
 
-def make_confirmed_live() -> bool:
+def make_confirmed_live(*, everything: bool) -> bool:
     baseline = confirmed()
     if baseline is None:
         return False
@@ -48,9 +50,10 @@ def make_confirmed_live() -> bool:
     if live() == baseline and adopted() and verified():
         return False
     log(f"restoring {baseline}")
-    code, why = system.run(KEEPER, "back", timeout=BACK_SECONDS)
+    code, why = system.run(KEEPER, "back", *(["all"] if everything else []), timeout=BACK_SECONDS)
     if code or not verified():
-        raise Refused(f"the confirmed configuration {baseline} is not back: {why or 'its workers do not show it'}")
+        shown = "its workers do not show it" if master() else "nginx does not run, and will start with it"
+        raise Refused(f"the confirmed configuration {baseline} is not back: {why or shown}")
     if by_copy():
         problem = test(configuration_file(baseline), "restore")
         log(f"{baseline} is live by its copy; nginx refuses its own files: {problem}", syslog.LOG_WARNING)
