@@ -167,7 +167,7 @@ class Duet(Session):
 def begin_session(session: Session) -> None:
     """Arm the lease, if nginx runs the baseline as it was confirmed. Raises Refused with everything as it was."""
     session.fence.check()
-    if not adopted() or confirmed() is None:
+    if confirmed() is None:
         raise Refused("this host has no confirmed configuration yet; run playbooks/site.yml")
     differences = drift()
     if differences:
