@@ -7,7 +7,7 @@ import contextlib
 from ratchet_host.claim import Fence
 from ratchet_host.configurations import adopted, confirmed, edited, live, require_staged, shown, text_of
 from ratchet_host.drift import drift
-from ratchet_host.edits import forget_records, heal, put_edits_aside, remark, tell_edits, write_record
+from ratchet_host.edits import forget_records, heal, put_edits_aside, remake, remark, tell_edits, write_record
 from ratchet_host.errors import Refused
 from ratchet_host.files import point
 from ratchet_host.instance import master, running, verified
@@ -15,7 +15,7 @@ from ratchet_host.lease import arm, disarm
 from ratchet_host.locks import Lock, changing, refuse_during_session
 from ratchet_host.nginx import test
 from ratchet_host.paths import CONFIRM_LEASE, ORIGINAL, configuration_file, confirmed_link
-from ratchet_host.restoring import adopt, leave_copy, restore
+from ratchet_host.restoring import adopt, find_baseline, leave_copy, restore
 from ratchet_host.switching import switch
 from ratchet_host.system import log
 
@@ -134,11 +134,14 @@ def command_rollback(identity: str | None, fence: Fence) -> dict[str, Any]:
     try:
         with changing():
             fence.check()
+            found = find_baseline()
             if confirmed() is None:
                 raise Refused("nothing is confirmed on this host yet; there is nothing to roll back to")
             before = (live(), confirmed())
-            changed = adopt()
+            changed = adopt() or found
             baseline = confirmed()
+            if baseline is not None and remake(baseline):
+                changed = True
             if baseline is not None and edited(baseline):
                 heal(baseline)
                 changed = True

@@ -129,6 +129,17 @@ def heal(identity: str) -> None:
     pristine.unlink(missing_ok=True)
 
 
+def remake(identity: str) -> bool:
+    """Make the baseline's file anew from its record, where somebody has removed it. True when it was so."""
+    text = (read_record(identity) or {}).get("nginx.conf", b"")
+    if configuration_file(identity).exists() or identify(text) != identity:
+        return False
+    configuration_file(identity).parent.mkdir(parents=True, exist_ok=True)
+    remark(identity, text)
+    log(f"made {configuration_file(identity)} anew from the record of the baseline", syslog.LOG_WARNING)
+    return True
+
+
 def remark(identity: str, text: bytes) -> None:
     """Write the file of a configuration with a new mark: nginx has read it when its workers show that."""
     write_atomically(configuration_file(identity), with_mark(text, new_mark(marks_in_use())))

@@ -69,6 +69,21 @@ def leave_copy() -> bool:
     return True
 
 
+def find_baseline() -> bool:
+    """Point `confirmed` to what was recorded, where somebody has removed the link. True when it was so.
+
+    Of two records the older one is the baseline's: the link is moved last.
+    """
+    if confirmed() is not None:
+        return False
+    records = sorted(paths.VAR.glob("confirmed-*.json"), key=lambda record: record.stat().st_mtime)
+    if not records:
+        return False
+    point(confirmed_link(), records[0].stem.removeprefix("confirmed-"))
+    log(f"the link to the baseline was gone; by its record it is {confirmed()}", syslog.LOG_WARNING)
+    return True
+
+
 def adopt() -> bool:
     """Make /etc/nginx/nginx.conf the link to what is live, with the same content as before; True when it was not."""
     if adopted() and live() is not None and confirmed() is not None:
