@@ -25,6 +25,8 @@ from controller.lab.machine import global_options, require_parts, run_options
 FILES = Path(__file__).resolve().parents[3] / "roles/variant/files"
 PROGRAM = "/usr/local/sbin/ratchet-host"
 LEASE = 5
+# What root's program and the keeper have said last.
+JOURNAL = "journalctl SYSLOG_IDENTIFIER=ratchet-host + _SYSTEMD_UNIT=ratchet-keeper.service --no-pager -n 30"
 
 CONFIGURATION = """\
 user www-data;
@@ -178,7 +180,7 @@ class Host:
         """Seconds until it holds; fails when it does not within `seconds`."""
         started = time.monotonic()
         while not what():
-            assert time.monotonic() - started < seconds, self.run("journalctl -t ratchet-host --no-pager | tail -n 30")
+            assert time.monotonic() - started < seconds, self.run(JOURNAL)
             time.sleep(0.1)
         return time.monotonic() - started
 

@@ -38,7 +38,8 @@ def test_a_lost_link_or_folder_is_made_anew_from_the_record(host: Host, lost: st
     try:
         host.until(lambda: host.level() == "level 9\n", LEASE + GRACE - (time.monotonic() - began))
         # Where nothing but the flattened copy was left, a rollback makes the tree anew.
-        assert host.ratchet("rollback")["ok"]
+        answer = host.ratchet("rollback")
+        assert answer["ok"] and answer["changed"], answer
         assert_back(host, began)
         text = host.run(f"sed '1s/^worker_rlimit_core [0-9]*; //' /etc/nginx/ratchet/{BASELINE_ID}/nginx.conf")
         assert text == BASELINE
