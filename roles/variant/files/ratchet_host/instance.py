@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from ratchet_host import paths
 from ratchet_host.configurations import baseline_marks, confirmed, live, staged
 from ratchet_host.marks import carried, mark_in
 from ratchet_host.paths import configuration_file
-from ratchet_host.processes import Process, children, process, process_fields, title
+from ratchet_host.processes import POLL_SECONDS, Process, children, process, process_fields, title
 from ratchet_host.system import show
 
+# Of the kernel's flags of a process (PF_FORKNOEXEC): it runs the program of its parent.
+FORKED = 0x40
 MASTER, WORKER = "nginx: master process", "nginx: worker process"
 
 
@@ -50,6 +53,7 @@ class Live:
     def __init__(self) -> None:
         parents: dict[Process, int] = {}
         serving: dict[Process, int] = {}
+        forked: set[Process] = set()
         for name in os.listdir(paths.PROC):  # noqa: PTH208 - of hundreds of them, most are others' processes
             if not name.isdigit() or not (said := title(int(name))).startswith("nginx: "):
                 continue
@@ -60,6 +64,10 @@ class Live:
                 serving[found] = int(fields[1])
             elif said.startswith(MASTER) and reads_our_file(said.split()) and here(found.pid):
                 parents[found] = int(fields[1])
+                forked |= {found} if int(fields[6]) & FORKED else set()
+        # A worker is called a master until it has begun: the new master of an upgraded binary is a program of its own.
+        known = {parent.pid for parent in parents}
+        parents = {found: of for found, of in parents.items() if not (found in forked and of in known)}
         pids = {parent.pid for parent in parents}
         older = [parent for parent in parents if parent.pid in parents.values()]
         self.masters = sorted(parents, key=lambda parent: (parent not in older, -parent.start))
@@ -98,6 +106,16 @@ def verified() -> bool:
     """Whether nginx runs what it would start with."""
     identity = live()
     return identity is not None and running() == identity
+
+
+def wait_verified(seconds: float = 2.0) -> bool:
+    """Whether nginx comes to run what it would start with; workers that have just been started need a moment."""
+    deadline = time.monotonic() + seconds
+    while not verified():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def marks_in_use() -> set[int]:

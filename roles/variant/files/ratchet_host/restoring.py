@@ -10,7 +10,7 @@ from ratchet_host.configurations import adopted, by_copy, confirmed, edited, liv
 from ratchet_host.edits import heal, keep_edited, put_edits_aside, write_record
 from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point, sync_directory, write_atomically
-from ratchet_host.instance import master, verified
+from ratchet_host.instance import master, verified, wait_verified
 from ratchet_host.nginx import test
 from ratchet_host.paths import KEEPER, LIVE_TARGET, ORIGINAL, configuration_file, confirmed_link, live_link, ratchet
 from ratchet_host.shadow_places import stop_shadows
@@ -51,7 +51,7 @@ def make_confirmed_live(*, everything: bool) -> bool:
         return False
     log(f"restoring {baseline}")
     code, why = system.run(KEEPER, "back", *(["all"] if everything else []), timeout=BACK_SECONDS)
-    if code or not verified():
+    if code or not wait_verified():
         shown = "its workers do not show it" if master() else "nginx does not run, and will start with it"
         raise Refused(f"the confirmed configuration {baseline} is not back: {why or shown}")
     if by_copy():
