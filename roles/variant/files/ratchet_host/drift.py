@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ratchet_host import paths
 from ratchet_host.configurations import adopted, by_copy, confirmed, live, staged, text_of
 from ratchet_host.edits import kept_edits, read_record
 from ratchet_host.errors import Refused
@@ -19,7 +20,8 @@ def drift() -> dict[str, str] | None:
     """What somebody changed by hand since the last confirm: file -> how it differs. None when nothing did."""
     baseline = confirmed()
     if baseline is None:
-        return None
+        gone = {"ratchet/confirmed": "the link to the baseline is gone; a rollback makes it anew from its record"}
+        return gone if any(paths.VAR.glob("confirmed-*.json")) else None
     found: dict[str, str] = {}
     record = read_record(baseline) or {}
     if not adopted():

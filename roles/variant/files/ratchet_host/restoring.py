@@ -17,7 +17,7 @@ from ratchet_host.shadow_places import stop_shadows
 from ratchet_host.switching import run_live
 from ratchet_host.system import log
 
-# It waits 4 s for each of two files, and 15 s for a start.
+# It waits 4 s for each of two files, and 10 s for a start.
 BACK_SECONDS = 60.0
 
 
