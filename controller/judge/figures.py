@@ -48,6 +48,15 @@ def nearest_rank(ordered: Sequence[int], percent: int) -> int:
     return ordered[(len(ordered) * percent + 99) // 100 - 1] if ordered else 0
 
 
+def check_ran(block: Block) -> None:
+    """Raises ValueError where a block counts as valid although nginx ran something else."""
+    if block.valid and block.astray:
+        shown = ", ".join(found or "nothing staged" for found in block.ran)
+        raise ValueError(
+            f"block {block.block}: called valid, but nginx did not run {block.configuration} all the while: {shown}"
+        )
+
+
 def compare(block: Block, computed: Mapping[str, object], place: str) -> None:
     """Raises ValueError for the first figure that is not what the sidecar's block says."""
     for name, value in computed.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from controller.judge.figures import compare, figures, latency_figures
+from controller.judge.figures import check_ran, compare, figures, latency_figures
 from controller.judge.rows import Row, read_rows, wrong
 from controller.judge.sidecar import Sidecar
 from controller.model.blocks import Arm, Block
@@ -93,5 +93,7 @@ def _check_block(block: Block, number: int, rows: Sequence[Row], told: Sidecar) 
     few = len(counted) < told.minimum_requests
     if block.valid and few:
         raise ValueError(f"block {number}: called valid with {len(counted)} of {told.minimum_requests} requests")
-    if not block.valid and not few and not any(reason in block.invalid_reason for reason in _BELIEVED):
+    check_ran(block)
+    believed = block.astray or any(reason in block.invalid_reason for reason in _BELIEVED)
+    if not block.valid and not few and not believed:
         raise ValueError(f"block {number}: called invalid ({block.invalid_reason}), but its rows keep every rule")

@@ -172,7 +172,7 @@ class _Watch:
             return self._missing("control block to compare with")
         if block.arm != "variant" or block.block != len(self._blocks):
             return Breach("measurement-invalid", f"{self._host}: block {len(self._blocks)} of the variant was due")
-        for check in (self._check_requests, self._check_bodies, self._check_steady):
+        for check in (self._check_requests, self._check_ran, self._check_bodies, self._check_steady):
             breach = check()
             if breach:
                 return breach
@@ -192,6 +192,14 @@ class _Watch:
         if failed >= FEWEST_ERRORS and failed > self._limits.error_rate * asked:
             return Breach("soak-errors", f"{self._host}: {failed} of {asked} requests failed")
         return None
+
+    def _check_ran(self) -> Breach | None:
+        """The variant is switched to once: where nginx does not run it any more, nothing is watched from then on."""
+        block = self._blocks[-1]
+        if not block.astray:
+            return None
+        why = block.invalid_reason or f"nginx did not run {block.configuration} all the while"
+        return Breach("measurement-invalid", f"{self._host}, soak, block {block.block}: {why}")
 
     def _check_bodies(self) -> Breach | None:
         if not self._limits.same_body:

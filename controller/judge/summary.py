@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from controller.judge.figures import compare, figures, mean_p50, nearest_rank
+from controller.judge.figures import check_ran, compare, figures, mean_p50, nearest_rank
 from controller.judge.live_rows import recompute_live
 from controller.judge.rows import Row, check_status, read_rows, wrong
 from controller.judge.saturation import PROBE_BUSY_LIMIT, answered_rates, saturated_blocks
@@ -225,7 +225,8 @@ def _check_called(block: Block, *, broken: bool, all_rows: Sequence[Row]) -> Non
         raise ValueError(
             f"block {block.block}: called valid, but its rows show that the probe did not keep its schedule"
         )
+    check_ran(block)
     # The one reason that rows do not show is a clock that was set: such a block has no kernel stamps at all.
     excused = not any(row.stamped for row in all_rows) or any(row.error == "local" for row in all_rows)
-    if not block.valid and not broken and not excused:
+    if not block.valid and not broken and not excused and not block.astray:
         raise ValueError(f"block {block.block}: called invalid ({block.invalid_reason}), but its rows keep every rule")

@@ -96,7 +96,8 @@ class Judge:
         told = None if breach else gains(pair, self._metrics, self._plan.design)
         # A spoilt pair may leave a metric out; live traffic is spoilt by what the users did, and then tells nothing.
         complete = told is not None and len(told) == len(self._metrics)
-        if not pair.valid and not (complete and self._plan.experiment.source == "probe"):
+        # Where nginx ran something else, it tells nothing of the variant, neither gain nor harm.
+        if pair.astray or (not pair.valid and not (complete and self._plan.experiment.source == "probe")):
             told = None
         return self._take(told, breach, f"{pair.host}, pair {pair.number}", spoilt=not pair.valid)
 

@@ -80,9 +80,18 @@ class Block(Frozen):
     )
     bytes: int
     paired_gain: float | None = None
+    ran: list[str | None] = Field(
+        default=[],
+        description="what nginx showed before and after the block; None: nothing that is staged; empty: not told",
+    )
     switch_seconds: float
     valid: bool
     invalid_reason: str = ""
     bodies: dict[str, str] = Field(default={}, description="METHOD path -> sha256 of the decoded body")
     metrics: SideMetrics = SideMetrics()
     classes: dict[str, ClassFigures] = Field(default={}, description="of live traffic, by the class of its path")
+
+    @property
+    def astray(self) -> bool:
+        """Whether nginx is known to have run another configuration than the block is of."""
+        return any(found != self.configuration for found in self.ran)

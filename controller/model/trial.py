@@ -84,6 +84,11 @@ class Pair(Frozen):
         """Whether neither block is spoilt."""
         return self.control.valid and self.variant.valid
 
+    @property
+    def astray(self) -> bool:
+        """Whether nginx is known to have run another configuration in either block."""
+        return self.control.astray or self.variant.astray
+
 
 class TrialTiming(Frozen):
     """An experiment's timing with every default filled in, or calibrated."""

@@ -25,6 +25,12 @@ class Instance:
         self.master = int((folder / "nginx.pid").read_text())
         self._configurations = configurations
 
+    def shown(self) -> str | None:
+        """The configuration in the file, which is what its workers run once somebody has reloaded them."""
+        text, frame = (self.folder / "nginx.conf").read_text(), (self.folder / "frame.conf").read_text()
+        names = [name for name, http in self._configurations.items() if frame.replace("@HTTP@", http) == text]
+        return names[0] if names else None
+
     def workers(self) -> set[int]:
         children = Path(f"/proc/{self.master}/task/{self.master}/children").read_text().split()
         return {int(child) for child in children}
@@ -42,14 +48,14 @@ class Instance:
             time.sleep(0.01)
         raise TimeoutError(f"the old workers of {self.folder.name} do not leave")
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, Any]:
         cpu = rss = files = 0
         for pid in {self.master, *self.workers()}:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             cpu += (int(fields[11]) + int(fields[12])) * 1_000_000 // os.sysconf("SC_CLK_TCK")
             rss += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
             files += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        return {"cpu_us": cpu, "rss_bytes": rss, "open_files": files}
+        return {"configuration": self.shown(), "cpu_us": cpu, "rss_bytes": rss, "open_files": files}
 
 
 class Session:

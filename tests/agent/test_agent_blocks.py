@@ -276,6 +276,41 @@ def test_a_block_in_which_the_probe_lagged_is_marked_invalid(laboratory: Any, ng
     assert not recompute(evidence.text, evidence.sidecar)[1].valid
 
 
+@pytest.mark.parametrize(
+    ("instead", "told"), [("base", "nginx ran base after"), (None, "something that nobody staged")]
+)
+def test_a_block_in_which_somebody_else_reloaded_nginx_is_invalid_and_says_what_ran(
+    instead: str | None, told: str, laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    agent = laboratory.start(plan_of(nginx.port, design="soak", pairs=[["variant"]] * 2, block_seconds=1))
+    _wait_for_switches(nginx, 1)
+    time.sleep(0.4)
+    folder = nginx.folder / "live"
+    somebodys = (folder / "frame.conf").read_text().replace("@HTTP@", "" if instead else "gzip on;")
+    (folder / "nginx.conf").write_text(somebodys)
+    nginx.reload()
+    during, later = agent.until("block")["block"], agent.until("block")["block"]
+    assert (during["ran"], later["ran"]) == (["light", instead], [instead, instead])
+    assert not during["valid"] and told in during["invalid_reason"]
+    assert not later["valid"] and "before this block, not light" in later["invalid_reason"]
+    agent.until("end")
+    evidence = laboratory.evidence()
+    assert [block.astray for block in recompute(evidence.text, evidence.sidecar)] == [True, True]
+
+
+@pytest.mark.parametrize("design", ["switchback", "duet", "fleet"])
+def test_each_block_tells_what_nginx_ran(design: str, laboratory: Any, nginx: Any, plan_of: Any) -> None:
+    plan = plan_of(nginx.port, pairs=[("control", "variant")], design=design)
+    for block in laboratory.blocks(plan):
+        assert block["ran"] == [block["configuration"]] * 2
+        assert "nginx ran" not in block["invalid_reason"]
+
+
+def test_what_a_session_does_not_tell_is_held_against_no_block(bare_laboratory: Any, plan_of: Any) -> None:
+    block = bare_laboratory.blocks(plan_of(1, workload={"rate": 20}))[0]
+    assert block["ran"] == [] and "nginx ran" not in block["invalid_reason"]
+
+
 def test_a_clock_that_is_set_within_a_block_takes_its_stamps_away(
     nginx: Any, plan_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,15 @@ def test_what_rows_cannot_show_is_believed(reason):
     assert [block.valid for block in recompute(text, sidecar)] == [True, False, True, True]
 
 
+def test_a_block_in_which_nginx_ran_something_else_is_invalid_and_is_never_called_valid():
+    text, sidecar = copy.deepcopy(LIVE)
+    sidecar["blocks"][1] |= {"ran": [None, None], "valid": False, "invalid_reason": "nginx ran something else"}
+    assert [block.valid for block in recompute(text, sidecar)] == [True, False, True, True]
+    sidecar["blocks"][1] |= {"valid": True, "invalid_reason": ""}
+    with pytest.raises(ValueError, match="block 2: called valid, but nginx did not run"):
+        recompute(text, sidecar)
+
+
 @pytest.mark.parametrize(("field", "value"), [("source", "both"), ("design", "duet")])
 def test_live_traffic_is_of_a_switchback(field, value):
     text, sidecar = copy.deepcopy(LIVE)

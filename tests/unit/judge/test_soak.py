@@ -80,6 +80,10 @@ def test_a_healthy_variant_passes() -> None:
         (lambda n: alone(n, {"retransmits": None}), "guardrail-missing-data"),
         (lambda n: alone(n, requests=10, errors=10, error_classes={"local": 10}), "guardrail-missing-data"),
         (lambda n: alone(n + 1), "measurement-invalid"),
+        (
+            lambda n: alone(n, ran=[alone(n).configuration, None if n > 4 else alone(n).configuration]),
+            "measurement-invalid",
+        ),
     ],
 )
 def test_each_harm_ends_it_with_its_reason(make: Callable[[int], Block], reason: str) -> None:

@@ -123,6 +123,16 @@ def test_a_block_whose_rows_keep_every_rule_cannot_be_left_out():
         recompute(text, sidecar)
 
 
+def test_a_block_in_which_nginx_ran_something_else_is_invalid_and_is_never_called_valid():
+    text, sidecar = fresh(SWITCHBACK)
+    told = sidecar["blocks"][1]
+    told |= {"ran": [told["configuration"], None], "valid": False, "invalid_reason": "nginx ran something else"}
+    assert [block.valid for block in recompute(text, sidecar)] == [True, False, True, True]
+    told |= {"valid": True, "invalid_reason": ""}
+    with pytest.raises(ValueError, match=r"block 2: called valid, but nginx did not run \w+ all the while"):
+        recompute(text, sidecar)
+
+
 def test_a_block_in_which_the_clock_was_set_is_invalid_and_has_no_stamps():
     def unstamp(rows):
         for row in rows:

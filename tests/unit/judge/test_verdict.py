@@ -125,6 +125,15 @@ def test_users_who_are_too_few_show_no_harm():
     assert judge_trial(trial, few).evidence_slower == 1.0
 
 
+@pytest.mark.parametrize("gain", [GAIN, -GAIN])
+@pytest.mark.parametrize("design", ["switchback", "duet"])
+def test_a_pair_in_which_nginx_ran_something_else_tells_neither_gain_nor_harm(design, gain):
+    astray = {"ran": [None, None], "valid": False, "invalid_reason": "nginx ran something that nobody staged"}
+    told = {} if design == "switchback" else {"paired_gain": gain}
+    judgement = judge_trial(plan(design=design), [pair(1, gain, control=told, variant=told | astray)])
+    assert (judgement.evidence, judgement.evidence_slower, judgement.pairs) == (1.0, 1.0, 1)
+
+
 def _moved(one, **changes):
     return Pair(**{**{name: getattr(one, name) for name in ("host", "number", "control", "variant")}, **changes})
 

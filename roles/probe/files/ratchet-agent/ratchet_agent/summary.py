@@ -124,6 +124,21 @@ def summarise(
 CLOCK_WAS_SET = "the host's clock was set"
 
 
+def held_against(summary: dict[str, Any], configuration: str, ran: list[str | None]) -> dict[str, Any]:
+    """The summary of a block, invalid where nginx did not run its configuration.
+
+    Args:
+        ran: what nginx's workers showed before and after it, None where that is nothing staged; empty when not told.
+    """
+    reasons = [summary["invalid_reason"]] if summary["invalid_reason"] else []
+    for found, when in zip(ran, ("before", "after"), strict=False):
+        if found != configuration:
+            reasons.append(
+                f"nginx ran {found or 'something that nobody staged'} {when} this block, not {configuration}"
+            )
+    return {**summary, "ran": ran, "valid": not reasons, "invalid_reason": "; ".join(reasons)}
+
+
 def mean_p50(objectives: array.array[int], asked: Iterable[int]) -> float:
     """The mean of the requests' own p50 in microseconds, each as often as it was asked for, to one decimal."""
     by_request: defaultdict[int, Counter[int]] = defaultdict(Counter)

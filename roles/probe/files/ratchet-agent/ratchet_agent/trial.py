@@ -21,7 +21,7 @@ from ratchet_agent.rows import Rows, sending_order
 from ratchet_agent.schedule import Mix, slot_order
 from ratchet_agent.session import Session
 from ratchet_agent.side_metrics import active_connections, host_counters, side_metrics
-from ratchet_agent.summary import achieved_rate, paired_gain, saturated_rates, summarise
+from ratchet_agent.summary import achieved_rate, held_against, paired_gain, saturated_rates, summarise
 
 STATUS_PORT = 8089
 
@@ -162,7 +162,7 @@ class Trial:
                     "configuration": lane.configuration,
                     "started_at": stretch.started_at,
                     "seconds": stretch.seconds,
-                    **summary,
+                    **held_against(summary, lane.configuration, _ran(before[position], after[position])),
                     "switch_seconds": _seconds(switched),
                     "bodies": lane.bodies,
                     "metrics": {
@@ -238,6 +238,12 @@ def lines_in_due_order(plan: Plan, pair: int, blocks: Sequence[Rows | LiveRows])
     turns = slot_order(plan, pair, count) if plan.duet else bytes(count)
     for turn, position in enumerate(turns):
         yield blocks[position].line(turn // len(blocks))
+
+
+def _ran(before: dict[str, Any], after: dict[str, Any]) -> list[str | None]:
+    """What nginx showed in the two looks at it; empty when the session does not tell."""
+    told = [figures["configuration"] for figures in (before, after) if "configuration" in figures]
+    return [each if isinstance(each, str) else None for each in told] if len(told) == 2 else []
 
 
 def _seconds(answer: dict[str, Any]) -> float:
