@@ -184,7 +184,7 @@ class Agent:
 
     def __init__(self, root: Path, session_folder: Path) -> None:
         self.root = root
-        session = f"{sys.executable} {SESSION} {session_folder} --lease {{lease}} --design {{design}}"
+        session = f"{sys.executable} {SESSION} {session_folder} --lease {{lease}} --design {{design}} --bound {{bound}}"
         self.process = subprocess.Popen(
             [sys.executable, str(AGENT), "--root", str(root), "--session", session,
              "--live-log", str(session_folder / "live.log"), "run"],

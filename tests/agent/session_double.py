@@ -1,6 +1,6 @@
 """Stands in for `ratchet-host session` where no systemd runs nginx: the same words, and real reloads of a real nginx.
 
-usage: session_double.py FOLDER --lease SECONDS --design switchback|duet
+usage: session_double.py FOLDER --lease SECONDS --design switchback|duet [what else ratchet-host session takes]
 
 FOLDER holds `settings.json` and one nginx folder an instance (`live`; `a` and `b` in a duet), its master running.
 Everything that it is told is appended to `session.log`. Without instances it only answers.

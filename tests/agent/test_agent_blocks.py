@@ -67,7 +67,7 @@ def test_a_host_of_a_fleet_begins_each_period_on_control_and_waits_for_the_next(
     ]  # fmt: skip
     assert live[2]["started_at"] - live[0]["started_at"] == pytest.approx(4.0, abs=0.5)
     # Control after control is switched to as well, so that both arms are equally old.
-    assert nginx.log()[0].endswith("--design switchback")
+    assert nginx.log()[0].endswith("--design switchback --bound 3600")
     assert sum('"switch"' in line for line in nginx.log()) == 4
 
 

@@ -165,6 +165,28 @@ def test_a_session_that_hangs_ends_the_trial_within_seconds(
     _wait_for(nginx, "restored")
 
 
+def test_a_run_s_session_says_for_whom_it_speaks_and_how_long_a_variant_may_be_live(
+    laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    laboratory.run(plan_of(nginx.port, bound_seconds=95, claim={"run": "r-9", "generation": 3}))
+    assert nginx.log()[0] == "--lease 60 --design switchback --bound 95 --run r-9 --generation 3"
+
+
+@pytest.mark.parametrize(
+    ("bound", "switched"), [(3600, "light heavy light heavy"), (5, "light heavy base light heavy")]
+)
+def test_where_neither_arm_is_the_baseline_the_trial_goes_over_it_before_the_lease_is_spent(
+    bound: int, switched: str, laboratory: Any, nginx: Any, plan_of: Any
+) -> None:
+    pairs = [("variant", "control")] * 2
+    events = laboratory.run(
+        plan_of(nginx.port, pairs=pairs, bound_seconds=bound, arms={"control": "heavy", "variant": "light"})
+    )
+    assert [event["event"] for event in events][-3:] == ["block", "block", "end"]
+    told = [json.loads(line)["configuration"] for line in nginx.log() if '"switch"' in line]
+    assert told == switched.split()
+
+
 def test_a_lease_that_cannot_be_renewed_ends_the_trial(laboratory: Any, nginx: Any, plan_of: Any) -> None:
     nginx.write_settings(refuse="renew")
     agent = laboratory.start(plan_of(nginx.port, pairs=3))

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 PROBE = "ratchet-probe"
 ALLOWED = "this key allows exactly"
-SESSION = "/usr/local/sbin/ratchet-host session --lease 60 --design duet"
+SESSION = "/usr/local/sbin/ratchet-host session --lease 60 --design duet --bound 60"
 
 
 class Door:
@@ -180,10 +180,17 @@ su -
 /usr/local/sbin/ratchet-host rollback --to original
 /usr/local/sbin/ratchet-host boot
 /usr/local/sbin/ratchet-host session --lease 60
-/usr/local/sbin/ratchet-host session --lease 0 --design duet
-/usr/local/sbin/ratchet-host session --lease -1 --design duet
-/usr/local/sbin/ratchet-host session --lease '60 --design duet --x' --design duet
-/usr/local/sbin/ratchet-host session --lease 60 --design 'duet|switchback'
+/usr/local/sbin/ratchet-host session --lease 60 --design duet
+/usr/local/sbin/ratchet-host session --lease 0 --design duet --bound 60
+/usr/local/sbin/ratchet-host session --lease -1 --design duet --bound 60
+/usr/local/sbin/ratchet-host session --lease 60 --design duet --bound 99999
+/usr/local/sbin/ratchet-host session --lease '60 --design duet --x' --design duet --bound 60
+/usr/local/sbin/ratchet-host session --lease 60 --design 'duet|switchback' --bound 60
+{SESSION} --run r-1
+{SESSION} --run -1 --generation 1
+{SESSION} --run r-1 --generation -1
+{SESSION} --run 'r-1 --generation 1' --generation 1
+{SESSION} --run r-1 --generation 1 --design switchback
 {SESSION} --design duet
 {SESSION} status
 {SESSION}x

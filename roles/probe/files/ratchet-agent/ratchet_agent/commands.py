@@ -21,6 +21,7 @@ from ratchet_agent import VERSION
 from ratchet_agent.controller_line import Controller
 from ratchet_agent.errors import AgentError
 from ratchet_agent.loop import Loop
+from ratchet_agent.plan import Plan
 from ratchet_agent.plan_parsing import parse_plan
 from ratchet_agent.record import Record
 from ratchet_agent.schedule import Mix
@@ -70,6 +71,13 @@ def software() -> dict[str, str]:
     }
 
 
+def command_of(plan: Plan, session_command: str) -> list[str]:
+    """The session's command. For a run that has claimed the host it says so, and is refused once the claim is lost."""
+    command = session_command.format(lease=plan.lease_seconds, design=plan.session_design, bound=plan.bound_seconds)
+    claim = [] if plan.claim is None else ["--run", plan.claim.run, "--generation", str(plan.claim.generation)]
+    return [*shlex.split(command), *claim]
+
+
 def command_run(root: Path, session_command: str, live_log: Path) -> int:
     """Carry out the plan on stdin. Returns the exit code: 0 after an end event, 1 after an error event."""
     controller = Controller(sys.stdin.fileno(), sys.stdout.fileno())
@@ -84,8 +92,7 @@ def command_run(root: Path, session_command: str, live_log: Path) -> int:
             versions = software()
             record = Record(root, plan, Mix(plan), versions)
             controller.emit("ready", agent=versions)
-            command = shlex.split(session_command.format(lease=plan.lease_seconds, design=plan.session_design))
-            session = Session(loop, command, plan.lease_seconds)
+            session = Session(loop, command_of(plan, session_command), plan.lease_seconds)
             syslog.syslog(f"run {plan.run} trial {plan.trial}: a {plan.design} of up to {len(plan.pairs)} pairs")
             # Not before: the session must not inherit it.
             with limited_memory():

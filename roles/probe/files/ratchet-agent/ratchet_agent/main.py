@@ -11,7 +11,7 @@ from ratchet_agent import VERSION
 from ratchet_agent.commands import command_read, command_run, command_ssh
 
 PROBE_ROOT = "/var/lib/ratchet/probe"
-SESSION_COMMAND = "sudo -n /usr/local/sbin/ratchet-host session --lease {lease} --design {design}"
+SESSION_COMMAND = "sudo -n /usr/local/sbin/ratchet-host session --lease {lease} --design {design} --bound {bound}"
 LIVE_LOG = "/var/log/ratchet/live.log"
 
 
@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ratchet-agent", description="The probe (docs/architecture.md, docs/csv.md).")
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--root", type=Path, default=Path(PROBE_ROOT), help="where rows and sidecars are kept")
-    parser.add_argument("--session", default=SESSION_COMMAND, help="what switches; {lease} and {design} are filled in")
+    parser.add_argument(
+        "--session", default=SESSION_COMMAND, help="what switches; the plan's {lease} {design} {bound} are filled in"
+    )
     parser.add_argument("--live-log", type=Path, default=Path(LIVE_LOG), help="where nginx logs live traffic")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="carry out the plan on stdin")

@@ -22,6 +22,13 @@ class Request(NamedTuple):
     expect_status: int
 
 
+class Claim(NamedTuple):
+    """The run that has claimed the host, and which of its processes."""
+
+    run: str
+    generation: int
+
+
 class Plan(NamedTuple):
     """What the controller asked for, checked. `document` is the plan as it came."""
 
@@ -50,6 +57,8 @@ class Plan(NamedTuple):
     saturation: bool
     connections_open: int
     pair_seconds: float
+    bound_seconds: int
+    claim: Claim | None
 
     @property
     def live(self) -> bool:

@@ -9,7 +9,10 @@ from typing import Any, NoReturn
 
 from ratchet_agent import FORMAT, VERSION
 from ratchet_agent.errors import AgentError
-from ratchet_agent.plan import PAIRS_OF, Plan, Request
+from ratchet_agent.plan import PAIRS_OF, Claim, Plan, Request
+
+# However long a trial takes: root's program lets nothing unconfirmed be live for longer in one go.
+LONGEST_BOUND = 3600
 
 
 class _Fields:
@@ -72,7 +75,7 @@ def parse_plan(line: bytes) -> Plan:
         "plan",
         document,
         "format run trial host design workload arms block_seconds burn_in_seconds lease_seconds pairs seed body_sample "
-        "source minimum_requests pair_seconds",
+        "source minimum_requests pair_seconds bound_seconds claim",
     )
     plan.integer("format", FORMAT, FORMAT)
     arms = _Fields("plan.arms", plan.value("arms"), "control variant")
@@ -129,6 +132,18 @@ def parse_plan(line: bytes) -> Plan:
         saturation=workload.text("mode", "steady|saturation", "steady") == "saturation",
         connections_open=workload.integer("connections_open", 1, 256, 8),
         pair_seconds=plan.number("pair_seconds", 0, 3600, 0),
+        bound_seconds=plan.integer("bound_seconds", 5, LONGEST_BOUND, LONGEST_BOUND),
+        claim=_parse_claim(plan.value("claim")),
+    )
+
+
+def _parse_claim(value: object) -> Claim | None:
+    """None for a plan of a person, who claims no host."""
+    if value is None:
+        return None
+    claim = _Fields("plan.claim", value, "run generation")
+    return Claim(
+        claim.text("run", r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), claim.integer("generation", 0, 999_999_999_999_999)
     )
 
 

@@ -25,6 +25,7 @@ class Session:
     """`ratchet-host session`, which switches configurations under the lease; one JSON line each way a command.
 
     Attributes:
+        confirmed: the host's baseline.
         failure: why there is no session any more, or why it may not be relied on; empty while all is well.
     """
 
@@ -59,7 +60,7 @@ class Session:
         loop.add(self._output, self._read)
         loop.add(self._errors, self._read_complaint)
         self._expect("ready")
-        self._await("ready", "session")
+        self.confirmed = str(self._await("ready", "session").get("confirmed"))
 
     def ask(self, command: str, code: str = "session", **values: object) -> dict[str, Any]:
         """Send a command and wait for its answer. Raises AgentError(code) when it failed, or the session is gone."""

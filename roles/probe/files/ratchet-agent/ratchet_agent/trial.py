@@ -24,6 +24,8 @@ from ratchet_agent.side_metrics import active_connections, host_counters, side_m
 from ratchet_agent.summary import achieved_rate, held_against, paired_gain, saturated_rates, summarise
 
 STATUS_PORT = 8089
+# What a block may take beside its requests: a switch, the bodies, a busy host.
+SETTLING_SECONDS = 5.0
 
 
 class Trial:
@@ -39,6 +41,8 @@ class Trial:
         self._record = record
         self._mix = Mix(plan)
         self._prober = Prober(loop, plan, self._mix, self._interrupted)
+        self._live = session.confirmed
+        self._armed_ns = monotonic_ns()
         self._traffic = Traffic(loop, plan, live_log, self._interrupted) if plan.live else None
 
     def run(self) -> str:
@@ -75,13 +79,33 @@ class Trial:
         self._controller.renew = False
         self._session.renew()
 
+    def _switch(self, configuration: str) -> dict[str, Any]:
+        if self._live == self._session.confirmed:
+            self._armed_ns = monotonic_ns()
+        answer = self._session.ask("switch", "switch", configuration=configuration)
+        self._live = configuration
+        return answer
+
+    def _come_back(self) -> None:
+        """Where neither arm is the baseline, go over it when the lease could not be renewed for another pair."""
+        plan = self._plan
+        block = plan.block_seconds + plan.burn_in_seconds + plan.timeout_us / 1e6 + SETTLING_SECONDS
+        needed = max(2 * block, plan.pair_seconds) + 2 * plan.lease_seconds
+        if (
+            self._live != self._session.confirmed
+            and self._armed_ns + (plan.bound_seconds - needed) * 1e9 < monotonic_ns()
+        ):
+            self._switch(self._session.confirmed)
+
     def _switchback_pair(self, pair: int) -> bool:
         """Two blocks on the live instance, one after the other. False when the trial was stopped."""
+        if self._session.confirmed not in self._plan.arms.values():
+            self._come_back()
         for position, arm in enumerate(self._plan.pairs[pair - 1]):
             if self._stopped():
                 return False
             configuration = self._plan.arms[arm]
-            answer = self._session.ask("switch", "switch", configuration=configuration)
+            answer = self._switch(configuration)
             kind = LiveRows if self._plan.live else Rows
             rows = kind(self._plan, pair, 2 * pair - 1 + position, arm)
             lane = Lane(rows, configuration, self._plan.port, STATUS_PORT, None)
@@ -96,7 +120,7 @@ class Trial:
         configuration = self._plan.arms["variant"]
         answer: dict[str, Any] = {}
         if pair == 1:
-            answer = self._session.ask("switch", "switch", configuration=configuration)
+            answer = self._switch(configuration)
         lane = Lane(Rows(self._plan, pair, pair, "variant"), configuration, self._plan.port, STATUS_PORT, None)
         return self._run_blocks([lane], pair, answer)
 
