@@ -26,7 +26,10 @@ TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
-    """`operation`: stage reads `variant_arms`, commit reads `variant_parameters`, rollback reads `variant_to`."""
+    """`operation`: stage reads `variant_arms`, commit reads `variant_parameters`, rollback reads `variant_to`.
+
+    All read `variant_run` and `variant_generation`, by which the host refuses a run that has lost it meanwhile.
+    """
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -35,7 +38,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         super().run(tmp, task_vars)
         variables = task_vars or {}
         operation = str(self._task.args.get("operation", ""))
-        arguments: dict[str, Any] = {"operation": operation}
+        arguments: dict[str, Any] = {"operation": operation} | claim_of(
+            self._templar.template(variables.get("variant_run", "")),
+            self._templar.template(variables.get("variant_generation", "")),
+        )
         if operation == "stage":
             arms = arms_of(variables.get("variant_arms"))
         elif operation == "commit":
@@ -135,6 +141,15 @@ def target_of(target: object) -> str:
     if not isinstance(target, str) or not re.fullmatch(r"|[0-9a-f]{16}|original", target, re.ASCII):
         raise AnsibleActionFail("variant_to: expected the 16 hex digits of a configuration's id, or `original`")
     return target
+
+
+def claim_of(run: object, generation: object) -> dict[str, Any]:
+    """For which run this speaks; nothing for a person, whom no host asks. Raises AnsibleActionFail."""
+    if not isinstance(run, str) or (run and not NAME.fullmatch(run)):
+        raise AnsibleActionFail("variant_run: expected the name of a run, or nothing")
+    if not re.fullmatch(r"|[0-9]{1,15}", str(generation), re.ASCII):
+        raise AnsibleActionFail("variant_generation: expected a number, or nothing")
+    return {"run": run, "generation": str(generation)} if run else {}
 
 
 def plain(where: str, value: object) -> Any:

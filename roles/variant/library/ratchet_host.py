@@ -33,6 +33,14 @@ options:
     description: The id that a V(rollback) makes the baseline; empty for the confirmed one.
     type: str
     default: ""
+  run:
+    description: The controller's run that this belongs to; the host refuses it once the run has lost the host.
+    type: str
+    default: ""
+  generation:
+    description: Of that run's claim.
+    type: str
+    default: ""
 author: Ratchet
 """
 
@@ -58,6 +66,8 @@ class Call:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.diffs: list[dict[str, str]] = []
+        given = ((f"--{name}", module.params[name]) for name in ("run", "generation"))
+        self.claim = [word for name, value in given if value for word in (name, value)]
 
     def program(self, *arguments: str, data: str | None = None) -> dict[str, Any]:
         code, out, err = self.module.run_command([PROGRAM, *arguments], data=data, binary_data=data is not None)
@@ -82,7 +92,7 @@ class Call:
         parameters = self.module.params
         check = ["--check"] if self.module.check_mode else []
         data = json.dumps({"configurations": parameters["configurations"], "keep": parameters["keep"]})
-        document = self.program("stage", *check, data=data)
+        document = self.program("stage", *self.claim, *check, data=data)
         for label, answer in document.get("configurations", {}).items():
             if answer["diff_from_live"]:
                 self.diffs.append({"prepared": f"# {label}\n{answer['diff_from_live']}\n"})
@@ -97,7 +107,7 @@ class Call:
         (answer,) = staged["configurations"].values()
         if self.module.check_mode:
             self.leave(staged, changed=answer["id"] != staged["confirmed"] or answer["id"] != staged["live"])
-        confirmed = self.program("confirm", answer["id"])
+        confirmed = self.program("confirm", *self.claim, answer["id"])
         self.leave(confirmed, changed=bool(staged["changed"] or confirmed.get("changed")))
 
     def rollback(self) -> None:
@@ -106,7 +116,7 @@ class Call:
             status = self.program("status")
             wanted = to or status.get("confirmed")
             self.leave(status, changed=status.get("live") != wanted or status.get("confirmed") != wanted)
-        document = self.program("rollback", *(["--to", to] if to else []))
+        document = self.program("rollback", *self.claim, *(["--to", to] if to else []))
         self.leave(document, changed=bool(document.get("changed")))
 
 
@@ -117,6 +127,8 @@ def main() -> None:
             "configurations": {"type": "dict", "default": {}},
             "keep": {"type": "int", "default": 20},
             "to": {"type": "str", "default": ""},
+            "run": {"type": "str", "default": ""},
+            "generation": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
