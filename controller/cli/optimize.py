@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from controller.model.experiment import Experiment
     from controller.model.run import Budget, RunResult
 
-EXIT_OF_STATUS = {"completed": 0, "failed": 3, "unverified": 5, "interrupted": 130}
+EXIT_OF_STATUS = {"completed": 0, "failed": 3, "taken-over": 4, "unverified": 5, "interrupted": 130}
 EXIT_QUARANTINED = 3
 
 

@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
         holding_servers(project, args.fleet, "provision", lambda text: steps(Progress(f"note: {text}"))) as hold,
         steps,
     ):
-        result = provision(project, args.fleet, os.environ, steps, run_id=hold.run_id, holder=hold.name)
+        result = provision(
+            project, args.fleet, os.environ, steps, run_id=hold.run_id, holder=hold.name, generation=hold.generation
+        )
     if args.output == "json":
         print(json.dumps(result.document()))
     else:

@@ -90,9 +90,9 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
     from controller.model.events import Notice
     from controller.workflow.claims import Claims
 
-    def lost(why: str) -> None:
+    def lost(why: str, *, taken_over: bool = True) -> None:
         context.observer(Notice(level="warning", text=f"{why}; stopping"))
-        context.stop.request(why)
+        context.stop.request(why, taken_over=taken_over)
 
     def tell(text: str) -> None:
         context.observer(Notice(text=text))
@@ -103,13 +103,15 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
         context.fleet.name,
         run_id=run_id,
         since=since,
-        lost=lost,
+        lost=lambda why: lost(why, taken_over=hold.taken_over),
         tell=tell,
         by_force=by_force,
     )
     with hold:
         fleet = context.fleet
-        claims = Claims(fleet.hosts, fleet=fleet.name, run_id=run_id, holder=hold.name, lost=lost)
+        claims = Claims(
+            fleet.hosts, fleet=fleet.name, run_id=run_id, generation=hold.generation, holder=hold.name, lost=lost
+        )
         with claims.held(by_force=by_force):
             yield dataclasses.replace(context, claims=claims)
 

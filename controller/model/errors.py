@@ -62,7 +62,7 @@ class Transient(RatchetError):
 
 
 class FleetLocked(RatchetError):
-    """Another run holds the fleet (exit 4)."""
+    """Another run holds the fleet, or has taken it over: what is another's is left alone (exit 4)."""
 
     exit_code = 4
 

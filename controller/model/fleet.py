@@ -36,7 +36,7 @@ class Trials(Frozen):
     hosts: int = Field(default=0, ge=0, description="hosts per trial; 0 means all")
     lease_seconds: int = Field(default=60, ge=10, le=3600)
     soak_seconds: int = Field(
-        default=10, ge=0, le=3600, description="how long a proven variant is watched live before its commit; 0: not"
+        default=10, ge=0, le=3000, description="how long a proven variant is watched live before its commit; 0: not"
     )
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     broken_hosts: Literal["stop", "quarantine"] = Field(

@@ -10,7 +10,7 @@ from controller.model.experiment import Frozen, ParameterName, ParameterValue
 from controller.model.trial import Effect, TrialPlan, TrialResult
 
 Strategy = Literal["first-winner", "race", "tournament", "bayes"]
-RunStatus = Literal["running", "completed", "failed", "interrupted", "unverified"]
+RunStatus = Literal["running", "completed", "failed", "interrupted", "taken-over", "unverified"]
 
 
 class Budget(Frozen):

@@ -16,6 +16,7 @@ STATUS_WORDS: dict[str, str] = {
     "completed": "completed",
     "failed": "failed",
     "interrupted": "was interrupted",
+    "taken-over": "was taken over by another run",
     "unverified": "could not verify that it restored the baseline",
 }
 

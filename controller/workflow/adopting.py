@@ -24,10 +24,13 @@ def adopt_edits(context: RunContext) -> None:
     context.claims.renew(drifted)
     answers, failures = on_each_host(
         [host for host in context.fleet.hosts if host.name in drifted],
-        lambda host: ask_program(host, "confirm", str(drifted[host.name]["confirmed"])),
+        lambda host: ask_program(host, "confirm", *context.claims.options, str(drifted[host.name]["confirmed"])),
     )
     refused = {name: error.what for name, error in failures.items()}
     refused |= {name: str(answer.get("error")) for name, answer in answers.items() if not answer["ok"]}
+    late = context.claims.refused(refused)
+    if late:
+        raise late
     adopted = {name: answer for name, answer in sorted(answers.items()) if answer["ok"]}
     for name, answer in adopted.items():
         tell_adopted(context, name, answer)

@@ -22,11 +22,13 @@ class StopSignal:
     def __init__(self) -> None:
         self._count = 0
         self.why = "stopped by the operator"
+        self.taken_over = False
 
-    def request(self, why: str = "") -> int:
+    def request(self, why: str = "", *, taken_over: bool = False) -> int:
         """Count one more request (safe in a signal handler); returns how many there are now."""
         self._count += 1
         self.why = why or self.why
+        self.taken_over = self.taken_over or taken_over
         return self._count
 
     @property

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
 from controller.judge.pareto import pareto_sets
-from controller.model.errors import HandEdited, Interrupted, RatchetError, RestoreUnverified
+from controller.model.errors import FleetLocked, HandEdited, Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import StepStarted
 from controller.model.experiment import Experiment
 from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary
@@ -98,6 +98,8 @@ class Optimize(DBOSConfiguredInstance):
                 message = f"trial {result.trial}: {result.note or result.reason}; then {message}"
             if baseline and not isinstance(error, RestoreUnverified):
                 status, message = self._restore(baseline, status, message)
+        if context.stop.taken_over and status in {"failed", "interrupted"}:
+            status = "taken-over"
         trials = [TrialResult.model_validate(each) for each in results]
         experiments = [Experiment.model_validate(each) for each in request["experiments"]]
         ended = RunResult(
@@ -169,10 +171,10 @@ class Optimize(DBOSConfiguredInstance):
         """Put every host that is still ours on the baseline that the last settled trial left."""
 
         def restore() -> JsonDict:
-            self._context.observer(StepStarted(text="putting the baseline back"))
             # What another run has claimed meanwhile is that run's: the lease has put the baseline back there.
             ours = {host: baseline[host] for host in self._context.claims.still_ours(baseline)}
             if ours:
+                self._context.observer(StepStarted(text="putting the baseline back"))
                 roll_back(self._context, ours)
             self._context.account("rollback", sorted(ours), f"the run ended early: {message}", {"baseline": ours})
             return {}
@@ -209,4 +211,6 @@ def _stopped(stop: dict[str, str]) -> tuple[RunStatus, str]:
 def _status_of(error: RatchetError) -> RunStatus:
     if isinstance(error, RestoreUnverified):
         return "unverified"
+    if isinstance(error, FleetLocked):
+        return "taken-over"
     return "interrupted" if isinstance(error, Interrupted) else "failed"

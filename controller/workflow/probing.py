@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,10 @@ FLEET_SWITCH_SECONDS = 1.0
 LOG_FLUSH_SECONDS = 1.5
 # Where a rate means nothing, and none was calibrated: live traffic, and the live check of what was saturated.
 UNASKED_RATE = 20.0
+# What nothing unconfirmed is ever live for longer than, in one go.
+LONGEST_BOUND = 3600
+# What the agent reckons with beside a block's requests.
+SETTLING_SECONDS = 5.0
 # What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
 SLACK_SECONDS = 25.0
 
@@ -129,8 +134,34 @@ class _Agent(threading.Thread):
             channel.close()
 
 
-def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> dict[str, Any]:
-    """The document that `ratchet-agent run` reads (docs/architecture.md)."""
+def bound_seconds(plan: TrialPlan, lease_seconds: int, *, on_baseline: bool) -> int:
+    """How long a trial may leave live what is not confirmed, in one go; the host's lease is not renewed beyond it.
+
+    Args:
+        on_baseline: whether the control is the host's baseline, so that its blocks end what is not confirmed.
+    """
+    if not on_baseline:
+        return LONGEST_BOUND
+    timing, timeout = plan.timing, plan.experiment.workload.timeout_ms / 1000
+    block = timing.block_seconds + timing.burn_in_seconds + timeout + log_seconds(plan.experiment)
+    if plan.design == "soak":
+        seconds = timing.planned_pairs * (block + 1.0) + SLACK_SECONDS
+    else:
+        # The variant ends a pair and begins the next; the lease begins anew only after control's block.
+        seconds = 3 * (block + SETTLING_SECONDS) + (pair_seconds(plan) if plan.design == "fleet" else 0.0)
+    return min(LONGEST_BOUND, math.ceil(seconds) + 2 * lease_seconds)
+
+
+def agent_plan(
+    plan: TrialPlan,
+    run_id: str,
+    host: str,
+    lease_seconds: int,
+    *,
+    claim: dict[str, Any] | None = None,
+    baseline: str | None = None,
+) -> dict[str, Any]:
+    """The document that `ratchet-agent run` reads (docs/architecture.md). `baseline`: the host's, where it is known."""
     timing = plan.timing
     count = timing.planned_pairs
     pairs: Sequence[tuple[Arm, ...]] = planned_pairs(plan.design, plan.seed, plan.number, host, count)
@@ -151,6 +182,8 @@ def agent_plan(plan: TrialPlan, run_id: str, host: str, lease_seconds: int) -> d
         "block_seconds": timing.block_seconds,
         "burn_in_seconds": timing.burn_in_seconds,
         "lease_seconds": lease_seconds,
+        "bound_seconds": bound_seconds(plan, lease_seconds, on_baseline=plan.control_ids[host] == baseline),
+        "claim": claim,
         "pairs": [list(pair) for pair in pairs],
         "pair_seconds": pair_seconds(plan) if plan.design == "fleet" else 0,
         "seed": plan.seed,
@@ -186,9 +219,7 @@ class Probing:
         patience = timing.block_seconds + timing.burn_in_seconds + log_seconds(self._plan.experiment) + SLACK_SECONDS
         events: queue.Queue[tuple[str, Any]] = queue.Queue()
         hosts = [host for host in self._context.fleet.hosts if host.name in self._plan.hosts]
-        agents = [
-            _Agent(host, agent_plan(self._plan, self._run_id, host.name, lease), patience, events) for host in hosts
-        ]
+        agents = [_Agent(host, document, patience, events) for host, document in self._documents(hosts, lease)]
         self._started = time.monotonic()
         with self._context.claims.probed(self._plan.hosts):
             for agent in agents:
@@ -198,6 +229,22 @@ class Probing:
                 agent.join(timeout=10)
         self._observation.seconds = time.monotonic() - self._started
         return self._observation
+
+    def _documents(self, hosts: list[Host], lease: int) -> Iterator[tuple[Host, dict[str, Any]]]:
+        recorded = self._context.store.baselines(self._context.fleet.name)
+        for host in hosts:
+            baseline = recorded[host.name].configuration if host.name in recorded else None
+            yield (
+                host,
+                agent_plan(
+                    self._plan,
+                    self._run_id,
+                    host.name,
+                    lease,
+                    claim=self._context.claims.document,
+                    baseline=baseline,
+                ),
+            )
 
     def _attend(self, agents: list[_Agent], events: queue.Queue[tuple[str, Any]], heartbeat: float) -> None:
         """Handle events and heartbeats until every agent has ended."""
@@ -265,10 +312,12 @@ class Probing:
         elif kind == "end":
             self._observation.ends[host] = event
         elif kind == "error":
+            said = str(event.get("message", "no message"))
             self._observation.failures.setdefault(
                 host,
-                HostFailed(
-                    f"the agent stopped ({event.get('code', '?')}): {event.get('message', 'no message')}",
+                self._context.claims.refused({host: said})
+                or HostFailed(
+                    f"the agent stopped ({event.get('code', '?')}): {said}",
                     where=host,
                     next_step=f"controller status --fleet {self._context.fleet.name}",
                 ),

@@ -85,16 +85,25 @@ class Provisioned:
 
 
 def provision(
-    project: Project, fleet: str, environment: Mapping[str, str], observe: Observer, *, run_id: str, holder: str
+    project: Project,
+    fleet: str,
+    environment: Mapping[str, str],
+    observe: Observer,
+    *,
+    run_id: str,
+    holder: str,
+    generation: int = 0,
 ) -> Provisioned:
-    """Bring the fleet to what its settings say. The caller holds the fleet, under these two names.
+    """Bring the fleet to what its settings say. The caller holds the fleet, under these names.
 
     A host that fails is in the result; the others are provisioned all the same. Raises BadInput before anything is
     changed, FleetLocked when another run has claimed a host that is to be set up, HostFailed when the cloud fails as a
     whole.
     """
     servers, access = read_servers(project, fleet), read_access(environment)
-    return _Provisioning(project, fleet, servers, access, observe, run_id=run_id, holder=holder).run()
+    return _Provisioning(
+        project, fleet, servers, access, observe, run_id=run_id, holder=holder, generation=generation
+    ).run()
 
 
 def read_servers(project: Project, fleet: str) -> Servers:
@@ -136,9 +145,11 @@ class _Provisioning:
         *,
         run_id: str,
         holder: str,
+        generation: int,
     ) -> None:
         self._run_id = run_id
         self._holder = holder
+        self._generation = generation
         self._project = project
         self._fleet = fleet
         self._servers = servers
@@ -271,7 +282,14 @@ class _Provisioning:
 
         hosts = [host for host in load_fleet(self._project, self._fleet).hosts if host.name in names]
         # A new host has no program to claim it with, and nobody to be kept from it.
-        claims = Claims(hosts, fleet=self._fleet, run_id=self._run_id, holder=self._holder, lost=lost)
+        claims = Claims(
+            hosts,
+            fleet=self._fleet,
+            run_id=self._run_id,
+            generation=self._generation,
+            holder=self._holder,
+            lost=lost,
+        )
         try:
             with claims.held():
                 result = run_playbook(
@@ -279,10 +297,14 @@ class _Provisioning:
                     self._fleet,
                     "site.yml",
                     limit=names,
+                    extra_vars=claims.variables if claims.everywhere else None,
                     timeout=SETUP_SECONDS,
                     cancel=cancel,
                     on_task=lambda task: self._say(f"setting up: {task}"),
                 )
+                late = claims.refused(result.failures())
+                if late:
+                    raise late
         except BaseException:
             cancel.set()
             raise

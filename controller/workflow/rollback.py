@@ -7,7 +7,7 @@ from typing import Any
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import kept_file, read_kept_text
 from controller.adapters.files.runs import read_run
-from controller.model.errors import BadInput, HandEdited, HostFailed, RatchetError, RestoreUnverified
+from controller.model.errors import BadInput, FleetLocked, HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host, read_status, verify_baseline
@@ -40,7 +40,8 @@ def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
 def roll_back_to_run(context: RunContext, reference: str, *, before: bool) -> dict[str, str]:
     """Give the fleet the kept parameters that a run left (or, with `before`, found) and commit them everywhere.
 
-    Raises BadInput for an unknown run or another fleet's, HostFailed when a host refuses (nothing is changed then).
+    Raises BadInput for an unknown run or another fleet's, HostFailed when a host refuses (nothing is changed then),
+    FleetLocked when one is another run's by now.
     """
     plan, result = read_run(context.project, reference)
     if plan.fleet != context.fleet.name:
@@ -61,6 +62,12 @@ def roll_back_to_run(context: RunContext, reference: str, *, before: bool) -> di
     hosts = [host.name for host in context.fleet.hosts]
     try:
         confirmed = commit(context, {}, hosts)
+    except FleetLocked:
+        write_atomically(path, current)
+        ours = context.claims.still_ours(hosts)
+        if ours:
+            commit(context, {}, ours)
+        raise
     except RatchetError as error:
         write_atomically(path, current)
         commit(context, {}, hosts)

@@ -60,7 +60,9 @@ def _seal(context: RunContext, result: RunResult, left: dict[str, str]) -> RunRe
     write_atomically(folder / "kept.after.yml", read_kept_text(context.project, context.fleet.name))
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
     _write_report(context, result)
-    refresh_dashboards(context, result.baseline_after)
+    if result.status != "taken-over":
+        # Else the hosts are another run's, which may be measuring.
+        refresh_dashboards(context, result.baseline_after)
     tell(context, result)
     # Last: until then a controller that is killed leaves an unfinished run, whose resumption seals it again.
     context.store.record_run(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from controller.adapters.files.kept import read_kept, write_kept
-from controller.model.errors import HandEdited, HostFailed
+from controller.model.errors import FleetLocked, HandEdited, HostFailed
 from controller.model.events import StepStarted, TrialSettled
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.workflow.context import RunContext
@@ -82,6 +82,13 @@ def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settle
     try:
         baseline = _keep(context, run_id, trial, settled.result, sorted(settled.baseline))
         return replace(settled, baseline=baseline, text=f"kept on {len(baseline)} hosts, verified")
+    except FleetLocked:
+        # Nothing is done on the host that is another's; those that are still ours had better not go on with it.
+        ours = context.claims.still_ours(settled.baseline)
+        if ours:
+            commit(context, {}, ours)
+            verify_baseline(context.fleet, {host: settled.baseline[host] for host in ours})
+        raise
     except HostFailed as error:
         failure = error
     context.observer(StepStarted(text="the commit failed; putting the baseline back"))

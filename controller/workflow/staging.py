@@ -47,6 +47,24 @@ def arms_of(
     return arms
 
 
+def play(
+    context: RunContext, playbook: str, hosts: list[str], variables: dict[str, Any], *, check: bool = False
+) -> PlaybookResult:
+    """Run a playbook for this run. Raises FleetLocked when it came too late for one of the hosts."""
+    result = run_playbook(
+        context.project,
+        context.fleet.name,
+        playbook,
+        limit=hosts,
+        extra_vars=variables | context.claims.variables,
+        check=check,
+    )
+    late = context.claims.refused(result.failures())
+    if late:
+        raise late
+    return result
+
+
 def push(
     context: RunContext,
     experiment: Experiment,
@@ -59,18 +77,11 @@ def push(
     """Stage both arms of a trial with one module call a host.
 
     Returns the playbook's result and host -> {arm: {"id", "ok", "error", "diff_from_live", ...}}, where the control
-    falls back to the baseline when the experiment requires nothing. Raises HostFailed.
+    falls back to the baseline when the experiment requires nothing. Raises HostFailed, FleetLocked.
     """
     with _PUSHING:
         context.claims.renew(hosts)
-        result = run_playbook(
-            context.project,
-            context.fleet.name,
-            "push.yml",
-            limit=hosts,
-            extra_vars={"variant_arms": arms_of(experiment, variant, control)},
-            check=check,
-        )
+        result = play(context, "push.yml", hosts, {"variant_arms": arms_of(experiment, variant, control)}, check=check)
     staged: dict[str, dict[str, Any]] = {}
     for host, outcome in result.hosts.items():
         document = outcome.document
@@ -91,14 +102,8 @@ def push(
 
 def off_baseline(context: RunContext, confirmed: dict[str, str]) -> dict[str, str]:
     """Of these hosts, who is not on what the inventory renders to; host -> what to do about it. Changes nothing."""
-    result = run_playbook(
-        context.project,
-        context.fleet.name,
-        "push.yml",
-        limit=sorted(confirmed),
-        extra_vars={"variant_arms": [{"name": BASELINE, "parameters": {}}]},
-        check=True,
-    )
+    arms = [{"name": BASELINE, "parameters": {}}]
+    result = play(context, "push.yml", sorted(confirmed), {"variant_arms": arms}, check=True)
     problems: dict[str, str] = {}
     for host, configuration in confirmed.items():
         outcome = result.hosts.get(host)
@@ -176,7 +181,7 @@ def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool
     answers: dict[str, HostOutcome] = {}
     if hosts:
         try:
-            answers = run_playbook(context.project, context.fleet.name, "rollback.yml", limit=hosts).hosts
+            answers = play(context, "rollback.yml", hosts, {}).hosts
         except BadInput as error:
             raise RestoreUnverified(error.what, where=error.where, next_step=error.next_step) from None
     edited = left_alone | verify_running(context.fleet, {host: baseline[host] for host in hosts})
@@ -204,13 +209,7 @@ def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: li
     by the caller.
     """
     context.claims.renew(hosts)
-    result = run_playbook(
-        context.project,
-        context.fleet.name,
-        "commit.yml",
-        limit=hosts,
-        extra_vars={"variant_parameters": parameters},
-    )
+    result = play(context, "commit.yml", hosts, {"variant_parameters": parameters})
     result.raise_for_failures()
     ids: dict[str, str] = {}
     for host in hosts:

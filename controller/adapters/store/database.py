@@ -61,6 +61,14 @@ holders = sa.Table(
     sa.Column("expires", sa.Float(53), nullable=False),
 )
 
+# How often each fleet was taken: tells a process from the one that carried the same run before. Never starts anew.
+generations = sa.Table(
+    "ratchet_generations",
+    metadata,
+    sa.Column("fleet", sa.String(64), primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+)
+
 quarantine = sa.Table(
     "ratchet_quarantine",
     metadata,

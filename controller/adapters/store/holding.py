@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 import sqlalchemy as sa
 
-from controller.adapters.store.database import Store, holders
+from controller.adapters.store.database import Store, generations, holders
 from controller.adapters.store.lock import FleetLock, Holder
 from controller.model.errors import FleetLocked, RatchetError
 from controller.model.project import Project
@@ -102,6 +103,19 @@ def held_row(store: Store, fleet: str) -> tuple[Holder, float] | None:
     return None if row is None else (Holder(row[0], row[1], row[2], row[3], row[4]), float(row[5]))
 
 
+def next_generation(store: Store, fleet: str) -> int:
+    """A number that no process before has had for this fleet, and that is higher than all of theirs."""
+    ours = generations.c.fleet == fleet
+    count = sa.update(generations).where(ours).values(generation=generations.c.generation + 1)
+    while True:
+        with store.transaction() as connection:
+            if connection.execute(count).rowcount:
+                return int(connection.execute(sa.select(generations.c.generation).where(ours)).scalar_one())
+        # Where another one is faster to begin, its row is counted up.
+        with suppress(sa.exc.IntegrityError), store.transaction() as connection:
+            connection.execute(sa.insert(generations).values(fleet=fleet, generation=0))
+
+
 class FleetHold:
     """A context manager: the lock of this machine, then the row, renewed by a thread until the block ends.
 
@@ -136,6 +150,9 @@ class FleetHold:
         self._by_force = by_force
         self._seconds = seconds
         self._ending = threading.Event()
+        self.generation = 0
+        """Which process of the run this is: higher for each that takes the fleet."""
+        self.taken_over = False
 
     @property
     def name(self) -> str:
@@ -147,6 +164,7 @@ class FleetHold:
         try:
             self._row = FleetRow(self.store, self._fleet, self._lock.name, self._lock.held_by, seconds=self._seconds)
             before = self._row.take(by_force=self._by_force)
+            self.generation = next_generation(self.store, self._fleet)
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
@@ -162,6 +180,7 @@ class FleetHold:
             try:
                 if not self._row.renew():
                     held = held_row(self.store, self._fleet)
+                    self.taken_over = True
                     self._lost(f"fleet {self._fleet} was taken over by {held[0].words() if held else 'somebody'}")
                     return
                 renewed = time.monotonic()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.store import FleetHold, Store, held_row
+from controller.adapters.store.holding import next_generation
 from controller.model.errors import FleetLocked, HostFailed
 from controller.model.project import Project
 from tests.postgres import Cluster
@@ -75,6 +76,32 @@ FleetHold(Project(Path(sys.argv[1])), store, "prod", run_id="r-1", since="x", lo
           seconds=float(sys.argv[3])).__enter__()
 os.kill(os.getpid(), 9)
 """
+
+
+def test_each_process_that_takes_the_fleet_has_a_higher_generation(store: Store, tmp_path: Path) -> None:
+    generations = []
+    for folder, run_id in (("a", "r-1"), ("a", "r-1"), ("b", "r-2")):
+        with hold(tmp_path / folder, store, run_id) as held:
+            generations.append(held.generation)
+    store.forget("prod")
+    with hold(tmp_path / "a", store, "r-1") as held:
+        generations.append(held.generation)
+    assert generations == sorted(set(generations)) and generations[0] > 0
+
+
+def test_no_two_who_count_at_once_get_the_same_generation(store: Store) -> None:
+    start, got = threading.Barrier(5), []
+
+    def count() -> None:
+        start.wait()
+        got.extend(next_generation(store, "prod") for _ in range(4))
+
+    threads = [threading.Thread(target=count) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == list(range(1, 21))
 
 
 def kill_a_holder(folder: Path, database: str, seconds: float) -> None:

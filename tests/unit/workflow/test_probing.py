@@ -14,7 +14,9 @@ import pytest
 
 from controller.model.fleet import Host
 from controller.workflow import probing
-from controller.workflow.probing import _Agent
+from controller.workflow.probing import _Agent, agent_plan
+from ratchet_agent.plan_parsing import parse_plan
+from tests.unit.workflow.test_going_live import trial
 
 
 class Line:
@@ -54,3 +56,36 @@ def test_a_command_that_comes_before_the_line_is_there_follows_the_plan(monkeypa
     assert events.get(timeout=5) == ("one", {"event": "end"})
     assert events.get(timeout=5) == ("one", None)
     assert line.sent == [{}, {"command": "stop"}]
+
+
+@pytest.mark.parametrize("claim", [None, {"run": "r-20261130-2015-ab12", "generation": 7}])
+def test_an_agent_s_session_speaks_for_the_claim_of_its_run_not_for_the_name_of_its_evidence(
+    claim: dict[str, Any] | None,
+) -> None:
+    plan = trial({"metric": "p50"}).model_copy(update={"control_ids": {"h1": "c"}, "variant_ids": {"h1": "v"}})
+    told = parse_plan(json.dumps(agent_plan(plan, "r-20261130-2015-ab12.live", "h1", 60, claim=claim)).encode())
+    assert told.run == "r-20261130-2015-ab12.live"
+    assert told.claim == (tuple(claim.values()) if claim else None)
+
+
+@pytest.mark.parametrize(
+    ("design", "pairs", "baseline", "least", "most"),
+    [
+        # Twice the lease, and three blocks of 2 s with their timeouts and settling.
+        ("switchback", 40, "c", 120 + 3 * 4, 120 + 3 * 15),
+        ("soak", 12, "c", 120 + 12 * 2, 120 + 12 * 6 + 30),
+        ("soak", 2000, "c", 3600, 3600),
+        ("switchback", 40, "another", 3600, 3600),
+        ("switchback", 40, None, 3600, 3600),
+    ],
+)
+def test_the_lease_is_bound_by_what_the_plan_leaves_live_in_one_go(
+    design: str, pairs: int, baseline: str | None, least: int, most: int
+) -> None:
+    plan = trial({"metric": "p50"}).model_copy(
+        update={"design": design, "control_ids": {"h1": "c"}, "variant_ids": {"h1": "v"}}
+    )
+    timing = plan.timing.model_copy(update={"block_seconds": 2.0, "maximum_pairs": pairs, "confirm_pairs": 0})
+    plan = plan.model_copy(update={"timing": timing})
+    told = parse_plan(json.dumps(agent_plan(plan, "r-1", "h1", 60, baseline=baseline)).encode())
+    assert least <= told.bound_seconds <= most
