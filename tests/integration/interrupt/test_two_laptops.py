@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +60,54 @@ def test_the_second_laptop_is_told_who_has_the_hosts_and_may_take_them_over(
     taken = second.controller("rollback", "--fleet", "lab", "--take-over")
     assert taken.returncode == 0, taken.stderr
     _, err = run.communicate(timeout=120)
-    assert run.returncode in {3, 130}, err
+    assert run.returncode == 4, err
+    assert "was taken over" in err and "nothing was restored there" in err
     assert first.live() == before
+    assert set(claims(second).values()) == {None}
+
+
+def processes_of(pid: int) -> list[int]:
+    """A process and all that it has started, children first."""
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    return [found for child in children for found in processes_of(int(child))] + [pid]
+
+
+def plays(playbook: str, pid: int) -> bool:
+    for each in processes_of(pid):
+        with contextlib.suppress(OSError):
+            if playbook.encode() in Path(f"/proc/{each}/cmdline").read_bytes():
+                return True
+    return False
+
+
+def test_a_run_that_was_suspended_at_its_commit_and_taken_over_changes_nothing_when_it_wakes(
+    laptops: tuple[FleetUnderTest, FleetUnderTest],
+) -> None:
+    first, second = laptops
+    first.write_experiment("quick", LONG_VARIANT, **(LONG | {"timing": {"block_seconds": 0.5, "maximum_pairs": 40}}))
+    before, known = first.live(), first.runs()
+    run = first.start("optimize", "--fleet", "lab", "--experiment", "quick")
+    wait_until(lambda: run.poll() is not None or plays("commit.yml", run.pid), seconds=200, what="committing")
+    assert run.poll() is None, run.communicate()[1]
+    suspended = processes_of(run.pid)
+    for pid in suspended:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        taken = second.controller("rollback", "--fleet", "lab", "--take-over")
+        assert taken.returncode == 0, taken.stderr
+        assert second.live() == before
+    finally:
+        for pid in reversed(suspended):
+            os.kill(pid, signal.SIGCONT)
+    _, err = run.communicate(timeout=200)
+    assert run.returncode == 4, err
+    (run_id,) = first.runs() - known
+    assert f"run {run_id} was taken over" in err
+    assert json.loads((first.project / "runs" / run_id / "verdict.json").read_text())["status"] == "taken-over"
+    rows = second.status()
+    assert {host: (row["live"], row["confirmed"]) for host, row in rows.items()} == {
+        host: (baseline, baseline) for host, baseline in before.items()
+    }
     assert set(claims(second).values()) == {None}
 
 
@@ -72,7 +121,9 @@ def test_claims_are_renewed_by_heartbeats_and_end_with_the_run(laptops: tuple[Fl
         assert claim is not None
         assert claim["run"] == run_id
         # The run's own claim, cut down: it would be gone before this test ends, were the session not to extend it.
-        words = shlex.join(["claim", "--holder", claim["holder"], "--run", run_id, "--seconds", "15"])
+        kept = json.loads(first.ssh(host, "sudo cat /run/ratchet/claim.json").stdout)
+        named = ["--holder", claim["holder"], "--run", run_id, "--generation", str(kept["generation"])]
+        words = shlex.join(["claim", *named, "--seconds", "15"])
         assert first.ssh(host, f"sudo ratchet-host {words}").returncode == 0
     time.sleep(20)
     held = claims(first)
