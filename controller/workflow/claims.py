@@ -235,7 +235,7 @@ class Claims:
     def _release(self) -> None:
         """What cannot be reached is released by time."""
         ours = [host for host in self._hosts if host.name not in self._gone]
-        on_each_host(ours, lambda host: ask_program(host, "release", "--run", self._run_id, attempts=1))
+        on_each_host(ours, lambda host: ask_program(host, "release", *self.options, attempts=1))
 
 
 def ask_program(host: Host, *words: str, attempts: int = 3) -> dict[str, Any]:

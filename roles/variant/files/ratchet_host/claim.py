@@ -159,10 +159,10 @@ def command_claim(
     }
 
 
-def command_release(run_name: str) -> dict[str, Any]:
-    """End that run's claim; another's stays."""
+def command_release(run_name: str, generation: int | None = None) -> dict[str, Any]:
+    """End that run's claim; another's stays, and that of a later process of the same run."""
     with claiming() as held:
-        ours = held is not None and held.run == run_name
+        ours = held is not None and held.run == run_name and generation in {None, held.generation}
         if ours:
             Claim.path().unlink(missing_ok=True)
             log(f"run {run_name} released its claim")
@@ -175,5 +175,5 @@ def extend_claim(run_name: str | None) -> None:
     # Every heartbeat asks; once in a while is enough.
     if claim is not None and run_name in {None, claim.run} and claim.left < claim.seconds * 0.8:
         with claiming() as held:
-            if held is not None:
+            if held is not None and run_name in {None, held.run}:
                 held.extend()

@@ -96,6 +96,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     release = commands.add_parser("release", help="end a run's claim")
     release.add_argument("--run", type=run_argument, required=True)
+    release.add_argument("--generation", type=generation_argument, metavar="N", help="of that run's claim")
     session = commands.add_parser("session", parents=[fenced], help="the agent's switching, line by line")
     session.add_argument("--design", choices=["switchback", "duet"], default="switchback")
     session.add_argument("--lease", type=lease_argument, required=True, help="seconds")

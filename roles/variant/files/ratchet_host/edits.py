@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import syslog
 from pathlib import Path
@@ -13,9 +14,9 @@ from ratchet_host.errors import Refused
 from ratchet_host.files import identify, remove_tree, write_atomically
 from ratchet_host.instance import marks_in_use
 from ratchet_host.language import render
-from ratchet_host.marks import new_mark, split_mark, with_mark
+from ratchet_host.marks import mark_in, new_mark, split_mark, with_mark
 from ratchet_host.nginx import test
-from ratchet_host.paths import ORIGINAL, configuration_file, copy_file, pristine_file, ratchet, record_file
+from ratchet_host.paths import ORIGINAL, configuration_file, copy_file, marks_file, pristine_file, ratchet, record_file
 from ratchet_host.system import log
 from ratchet_host.tree import Tree
 
@@ -42,6 +43,7 @@ def write_record(identity: str) -> None:
             "# edits there are not loaded. Mend them (sudo ratchet-host status), then: sudo ratchet-host rollback\n"
         )
         mark = new_mark(marks_in_use())
+        record_mark(identity, mark_in(configuration_file(identity)), mark)
         write_atomically(copy_file(identity), with_mark(words.encode() + copy, mark), 0o600)
         problem = test(copy_file(identity), "copy")
         if problem:
@@ -51,8 +53,9 @@ def write_record(identity: str) -> None:
 
 def forget_records(identity: str) -> None:
     """Remove the records of all other configurations."""
-    kept = {record_file(identity), copy_file(identity)}
-    for path in [*paths.VAR.glob("confirmed-*.json"), *paths.VAR.glob("baseline-*.conf")]:
+    kept = {record_file(identity), copy_file(identity), marks_file(identity)}
+    records = [paths.VAR.glob(pattern) for pattern in ("confirmed-*.json", "baseline-*.conf", "marks-*")]
+    for path in itertools.chain(*records):
         if path not in kept:
             path.unlink(missing_ok=True)
 
@@ -142,4 +145,17 @@ def remake(identity: str) -> bool:
 
 def remark(identity: str, text: bytes) -> None:
     """Write the file of a configuration with a new mark: nginx has read it when its workers show that."""
-    write_atomically(configuration_file(identity), with_mark(text, new_mark(marks_in_use())))
+    mark = new_mark(marks_in_use())
+    if identity == confirmed():
+        record_mark(identity, mark)
+    write_atomically(configuration_file(identity), with_mark(text, mark))
+
+
+def record_mark(identity: str, *marks: int) -> None:
+    """Tell the keeper a mark of the baseline before anything has it: an edit of a file takes none away."""
+    try:
+        known = marks_file(identity).read_text().split()
+    except OSError:
+        known = []
+    words = [*known[-20:], *(str(mark) for mark in marks if mark)]
+    write_atomically(marks_file(identity), (" ".join(words) + "\n").encode(), 0o600)

@@ -15,12 +15,26 @@ from ratchet_host.system import show
 
 # Of the kernel's flags of a process (PF_FORKNOEXEC): it runs the program of its parent.
 FORKED = 0x40
-MASTER, WORKER = "nginx: master process", "nginx: worker process"
+# A title that has no room is cut short.
+MASTER, WORKER, RETIRING = "nginx: m", "nginx: w", "shut"
+
+
+def serves(said: str) -> bool:
+    """Whether a process of that title is a worker that is not on its way out."""
+    return said.startswith(WORKER) and RETIRING not in said
+
+
+def roots(pid: int) -> bool:
+    """Whether a process is root's: anybody may call himself a master."""
+    try:
+        return b"\nUid:\t0\t" in (paths.PROC / str(pid) / "status").read_bytes()
+    except OSError:
+        return False
 
 
 def workers(parent: Process) -> list[Process]:
     """Children that serve requests and are not on their way out."""
-    found = [child for child in children(parent) if title(child.pid) == WORKER]
+    found = [child for child in children(parent) if serves(title(child.pid))]
     return sorted(found, key=lambda child: child.pid)
 
 
@@ -60,9 +74,9 @@ class Live:
             found, fields = process(int(name)), process_fields(int(name))
             if found is None or fields is None:
                 continue
-            if said == WORKER:
+            if serves(said):
                 serving[found] = int(fields[1])
-            elif said.startswith(MASTER) and reads_our_file(said.split()) and here(found.pid):
+            elif said.startswith(MASTER) and reads_our_file(said.split()) and roots(found.pid) and here(found.pid):
                 parents[found] = int(fields[1])
                 forked |= {found} if int(fields[6]) & FORKED else set()
         # A worker is called a master until it has begun: the new master of an upgraded binary is a program of its own.
@@ -72,12 +86,7 @@ class Live:
         older = [parent for parent in parents if parent.pid in parents.values()]
         self.masters = sorted(parents, key=lambda parent: (parent not in older, -parent.start))
         """Last is the one that takes a reload: the new one while the binary is upgraded."""
-        # A worker whose master was killed serves on.
-        self.workers = {
-            worker: carried(worker.pid)
-            for worker, parent in serving.items()
-            if parent in pids or (parent == 1 and carried(worker.pid))
-        }
+        self.workers = {worker: carried(worker.pid) for worker, parent in serving.items() if parent in pids}
         self.upgraded = [master for master in older if any(serving.get(w) == master.pid for w in self.workers)]
         """Old masters of an upgraded binary whose workers serve."""
 

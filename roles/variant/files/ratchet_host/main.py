@@ -58,7 +58,7 @@ def dispatch(arguments: argparse.Namespace) -> dict[str, Any]:
         case _:
             from ratchet_host.claim import command_release
 
-            return command_release(arguments.run)
+            return command_release(arguments.run, arguments.generation)
 
 
 def prepare() -> None:

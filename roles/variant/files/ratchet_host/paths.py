@@ -57,6 +57,11 @@ def copy_file(identity: str) -> Path:
     return VAR / f"baseline-{identity}.conf"
 
 
+def marks_file(identity: str) -> Path:
+    """Every mark that a baseline has been given."""
+    return VAR / f"marks-{identity}"
+
+
 def record_file(identity: str) -> Path:
     """Every file of a baseline as it was confirmed."""
     return VAR / f"confirmed-{identity}.json"

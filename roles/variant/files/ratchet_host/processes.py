@@ -59,7 +59,9 @@ def process(pid: int) -> Process | None:
 
 def title(pid: int) -> str:
     try:
-        return (paths.PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace")
+        # Anybody's may be as long as he likes.
+        with (paths.PROC / str(pid) / "cmdline").open("rb", buffering=0) as file:
+            return (file.read(4096) or b"").rstrip(b"\0").decode("utf-8", "replace")
     except OSError:
         return ""
 

@@ -48,13 +48,16 @@ class Session:
         name = command["command"]
         if name in self.own:
             with changing():
-                require_lease()
-                self.fence.check()
+                self.hold()
                 if running() == confirmed():
                     # Nothing unconfirmed is live: what comes now has its whole time.
                     arm(self.lease, self.bound)
-                return self.change(command)
+                answer = self.change(command)
+                # Who was held up meanwhile has lost it.
+                self.hold()
+                return answer
         if name == "renew":
+            self.fence.check()
             renew(self.lease)
             extend_claim(self.fence.run)
             return {}
@@ -63,6 +66,11 @@ class Session:
         if name == "metrics":
             return self.metrics()
         raise Refused(f"{name}: not in the design {self.design}")
+
+    def hold(self) -> None:
+        """Raises Refused unless the lease is this session's, and the host its run's."""
+        require_lease()
+        self.fence.check()
 
     def status(self) -> dict[str, Any]:
         parent = require_master()
@@ -120,7 +128,7 @@ class Switchback(Session):
                 f"{identity} listens on other sockets than the baseline {baseline}: each switch would reset users' "
                 "connections; measure it in the design duet"
             )
-        return {"configuration": identity, "seconds": round(switch(identity), 3)}
+        return {"configuration": identity, "seconds": round(switch(identity, last=self.hold), 3)}
 
     def metrics(self) -> dict[str, Any]:
         runs: dict[str, Any] = {"configuration": shown(running())}

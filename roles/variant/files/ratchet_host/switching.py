@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 from ratchet_host import paths
 from ratchet_host.configurations import live, main_target
@@ -23,8 +24,11 @@ OLD_WORKERS_SECONDS = 20.0
 RESTORE_SECONDS = 2.0
 
 
-def run_live(identity: str, *, patience: float, strict: bool) -> None:
-    """Point nginx.conf at a configuration and make nginx run it. Raises Refused unless every worker shows its mark."""
+def run_live(identity: str, *, patience: float, strict: bool, last: Callable[[], object] = bool) -> None:
+    """Point nginx.conf at a configuration and make nginx run it. Raises Refused unless every worker shows its mark.
+
+    `last` is asked just before, and may raise: whatever came before may have taken its time.
+    """
     directives: list[Directive] = []
     # What we cannot read is no reason not to go back to it: nginx has the last word.
     with contextlib.suppress(Refused):
@@ -38,6 +42,7 @@ def run_live(identity: str, *, patience: float, strict: bool) -> None:
             f"{found.masters[-1].pid} both serve); nothing is switched before that is over"
         )
     mark = mark_in(configuration_file(identity))
+    last()
     if live() != identity:
         point(live_link(), identity)
     if main_target() != LIVE_TARGET:
@@ -48,12 +53,18 @@ def run_live(identity: str, *, patience: float, strict: bool) -> None:
         raise Refused(f"not every worker of nginx shows that it runs {identity}")
 
 
-def switch(identity: str, *, patience: float = OLD_WORKERS_SECONDS, strict: bool = True) -> float:
+def switch(
+    identity: str,
+    *,
+    patience: float = OLD_WORKERS_SECONDS,
+    strict: bool = True,
+    last: Callable[[], object] = bool,
+) -> float:
     """Make a configuration live, or put the previous one back; returns seconds taken. Raises Refused."""
     started = time.monotonic()
     previous = live()
     try:
-        run_live(identity, patience=patience, strict=strict)
+        run_live(identity, patience=patience, strict=strict, last=last)
     except (Refused, OSError) as error:
         if previous is None or previous == identity:
             raise
