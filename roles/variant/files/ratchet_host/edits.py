@@ -12,7 +12,7 @@ from ratchet_host import paths
 from ratchet_host.configurations import confirmed, edited, live, staged, text_of
 from ratchet_host.errors import Refused
 from ratchet_host.files import identify, remove_tree, write_atomically
-from ratchet_host.instance import marks_in_use
+from ratchet_host.instance import marks_in_use, read_words
 from ratchet_host.language import render
 from ratchet_host.marks import mark_in, new_mark, split_mark, with_mark
 from ratchet_host.nginx import test
@@ -37,13 +37,14 @@ def write_record(identity: str) -> None:
     files = {name: content.decode("utf-8", "surrogateescape") for name, content in contents.items()}
     document = json.dumps({"id": identity, "files": files}).encode()
     write_atomically(record_file(identity), document, 0o600)
+    record_mark(identity, mark_in(configuration_file(identity)))
     if copy:
         words = f"# the baseline {identity} in one file: live because nginx did not take its own files;\n"
         words += (
             "# edits there are not loaded. Mend them (sudo ratchet-host status), then: sudo ratchet-host rollback\n"
         )
         mark = new_mark(marks_in_use())
-        record_mark(identity, mark_in(configuration_file(identity)), mark)
+        record_mark(identity, mark)
         write_atomically(copy_file(identity), with_mark(words.encode() + copy, mark), 0o600)
         problem = test(copy_file(identity), "copy")
         if problem:
@@ -153,9 +154,5 @@ def remark(identity: str, text: bytes) -> None:
 
 def record_mark(identity: str, *marks: int) -> None:
     """Tell the keeper a mark of the baseline before anything has it: an edit of a file takes none away."""
-    try:
-        known = marks_file(identity).read_text().split()
-    except OSError:
-        known = []
-    words = [*known[-20:], *(str(mark) for mark in marks if mark)]
+    words = [*read_words(marks_file(identity))[-20:], *(str(mark) for mark in marks if mark)]
     write_atomically(marks_file(identity), (" ".join(words) + "\n").encode(), 0o600)

@@ -128,6 +128,15 @@ def wait_verified(seconds: float = 2.0) -> bool:
 
 
 def marks_in_use() -> set[int]:
-    """The marks of all files and all workers."""
+    """The marks of all files and all workers, and those that the keeper takes for the baseline's."""
     files = [configuration_file(name) for name in staged()] + list(paths.VAR.glob("baseline-*.conf"))
-    return {mark_in(file) for file in files} | {*Live().workers.values()}
+    told = {int(word) for file in paths.VAR.glob("marks-*") for word in read_words(file) if word.isdigit()}
+    return {mark_in(file) for file in files} | {*Live().workers.values()} | told
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of a file of ours; none where it cannot be read."""
+    try:
+        return path.read_text().split()
+    except (OSError, ValueError):
+        return []

@@ -69,7 +69,7 @@ def switch(
         if previous is None or previous == identity:
             raise
         try:
-            run_live(previous, patience=RESTORE_SECONDS, strict=False)
+            run_live(previous, patience=RESTORE_SECONDS, strict=False, last=last)
         except (Refused, OSError) as second:
             raise Refused(f"{explain(error)}; and {previous} could not be put back: {explain(second)}") from None
         raise Refused(f"{explain(error)}; {previous} is live again") from None
