@@ -45,7 +45,7 @@ def drift() -> dict[str, str] | None:
     if record:
         found |= drift_of_includes(baseline, record)
     if by_copy():
-        words = "the baseline's own files were refused, or not to be put live, so nginx runs their copy; mend that, then roll back"
+        words = "the baseline's own files could not be put live, so nginx runs their copy; mend that, then roll back"
         found.setdefault("nginx.conf", words)
     for copy, name in kept_edits().items():
         found[name] = f"was edited, and is kept as {copy}: {difference_of(Path(copy), record)}"
