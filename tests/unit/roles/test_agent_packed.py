@@ -55,7 +55,8 @@ def install(role: Path, agent: Path) -> Install:
         }  # fmt: skip
         arguments = {"dest": str(agent), "mode": "0755"}
         done = subprocess.run(
-            ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "ratchet_agent", "-a", json.dumps(arguments), *options],
+            ["ansible", "localhost", "-i", "localhost,", "-c", "local",
+             "-m", "ratchet_agent", "-a", json.dumps(arguments), *options],
             env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

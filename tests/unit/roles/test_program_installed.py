@@ -48,7 +48,8 @@ def install(host: Path) -> Install:
             "ANSIBLE_LIBRARY": str(VARIANT / "library"), "ANSIBLE_ACTION_PLUGINS": str(VARIANT / "action_plugins"),
         }  # fmt: skip
         done = subprocess.run(
-            ["ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "ratchet_program", "-a", json.dumps(arguments), *options],
+            ["ansible", "localhost", "-i", "localhost,", "-c", "local",
+             "-m", "ratchet_program", "-a", json.dumps(arguments), *options],
             env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
