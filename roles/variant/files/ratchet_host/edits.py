@@ -72,15 +72,15 @@ def read_record(identity: str) -> dict[str, bytes] | None:
         return None
 
 
-def keep_edited(path: Path) -> None:
-    """Keep a copy of a file that somebody edited, before it is replaced, and remember to tell of it."""
+def keep_edited(path: Path, name: str = "") -> None:
+    """Keep a copy of a file that somebody edited, before it is replaced, and remember to tell of it (by `name`)."""
     _, content = split_mark(path.read_bytes())
     kept = ratchet() / ORIGINAL / f"edited-{identify(content)}.conf"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(kept, content)
     # Going back to the baseline does not wait for a disk that is full.
     with contextlib.suppress(OSError):
-        edits = recorded_edits() | {str(kept): str(path)}
+        edits = recorded_edits() | {str(kept): name or str(path)}
         write_atomically(paths.VAR / "edits.json", json.dumps(edits).encode(), 0o600)
     log(f"kept the edited {path} as {kept}", syslog.LOG_WARNING)
 
@@ -99,6 +99,13 @@ def kept_by_keeper() -> list[Path]:
     return sorted(paths.ETC.glob("nginx.conf.edited-*"))
 
 
+def take_from_keeper() -> None:
+    """Keep what it has left where all edited files are kept, until somebody is told."""
+    for kept in kept_by_keeper():
+        keep_edited(kept, str(paths.ETC / "nginx.conf"))
+        kept.unlink()
+
+
 def kept_edits() -> dict[str, str]:
     """Copies of edited files that nobody was told of yet by `confirm` or `rollback`: where -> which file it was."""
     return {str(kept): str(paths.ETC / "nginx.conf") for kept in kept_by_keeper()} | recorded_edits()
@@ -106,9 +113,7 @@ def kept_edits() -> dict[str, str]:
 
 def tell_edits() -> list[str]:
     """Where edited files are kept; the answer that gives them to a person ends their being drift."""
-    for kept in kept_by_keeper():
-        keep_edited(kept)
-        kept.unlink()
+    take_from_keeper()
     edits = recorded_edits()
     (paths.VAR / "edits.json").unlink(missing_ok=True)
     return sorted(edits)

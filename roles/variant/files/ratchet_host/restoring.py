@@ -7,7 +7,7 @@ import syslog
 
 from ratchet_host import paths, system
 from ratchet_host.configurations import adopted, by_copy, confirmed, edited, live, pointed, require_staged
-from ratchet_host.edits import heal, keep_edited, put_edits_aside, write_record
+from ratchet_host.edits import heal, keep_edited, put_edits_aside, take_from_keeper, write_record
 from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point, sync_directory, write_atomically
 from ratchet_host.instance import master, verified, wait_verified
@@ -35,6 +35,7 @@ def restore(*, everything: bool = False) -> bool:
         # What only cleans up comes after, and is in nobody's way.
         stop_shadows()
         with contextlib.suppress(OSError, Refused):
+            take_from_keeper()
             put_edits_aside()
 
 
