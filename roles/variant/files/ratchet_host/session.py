@@ -42,6 +42,7 @@ class Session:
         self.lease = lease
         self.bound = bound
         self.fence = fence
+        self.nginx: Process | None = None
         self._tested: set[tuple[str, str]] = set()
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -68,9 +69,14 @@ class Session:
         raise Refused(f"{name}: not in the design {self.design}")
 
     def hold(self) -> None:
-        """Raises Refused unless the lease is this session's, and the host its run's."""
+        """Raises Refused unless the lease is this session's, the host its run's, and nginx the one it began with."""
         require_lease()
         self.fence.check()
+        if require_master() != self.nginx:
+            raise Refused(
+                "nginx has another master process than this session began with: it died and was started again, or "
+                "somebody restarted or upgraded it; the trial ends (journalctl -u nginx -u ratchet-keeper)"
+            )
 
     def status(self) -> dict[str, Any]:
         parent = require_master()
@@ -189,6 +195,7 @@ def begin_session(session: Session) -> None:
     require_keeper()
     stop_shadows()
     arm(session.lease, session.bound)
+    session.nginx = require_master()
 
 
 def serve(session: Session, lines: Lines) -> None:
