@@ -193,9 +193,10 @@ def test_a_switch_by_hand_lasts_as_long_as_its_lease(host: Host) -> None:
 
 def test_nginx_that_died_under_a_variant_comes_back_with_the_baseline(host: Host) -> None:
     session = on_variant(host)
-    host.run("systemctl kill --signal=KILL nginx")
-    host.until(lambda: not host.status()["nginx"]["running"], 5)
-    assert "not running" in session.switch(BASELINE_ID)["error"]
+    host.run("systemctl kill --signal=KILL nginx; sleep 0.3")
+    # The keeper starts it within two seconds; the trial ends all the same.
+    error = session.switch(BASELINE_ID)["error"]
+    assert "not running" in error or "another master process" in error
     assert session.ask("end")["verified"] is True
     assert_restored(host)
 
