@@ -32,6 +32,8 @@ RENEW_PROBED_SECONDS = 1200.0
 TICK_SECONDS = 5.0
 # A confirm tests, reloads, and waits for old workers.
 ASK_SECONDS = 90.0
+# A host that has no claim at all, of a run that it does not know as ended.
+FORGOTTEN = "has no claim on this host any more; nothing was changed"
 
 
 def awake() -> float:
@@ -124,13 +126,24 @@ class Claims:
         self._claim([host for host in self._hosts if host.name in names])
         return sorted(set(names) - set(self._gone))
 
-    def refused(self, said: Mapping[str, str]) -> FleetLocked | None:
-        """The error of a run whose command came too late. `said`: host -> why it failed there."""
+    def came_late(self, said: Mapping[str, str]) -> dict[str, str]:
+        """Of commands that failed, those that the host refused because it is not this run's. `said`: host -> why."""
         late = re.compile(
-            rf"run {re.escape(self._run_id)} (was taken over|has no claim on this host|goes on in another process)"
+            rf"run {re.escape(self._run_id)} (was taken over|has no claim on this host|goes on in another process).*",
+            re.DOTALL,
         )
-        gone = {name: why[found.start() :] for name, why in said.items() if self._hosts and (found := late.search(why))}
-        self._gone |= gone
+        return {name: found[0] for name, why in said.items() if self._hosts and (found := late.search(why))}
+
+    def refused(self, said: Mapping[str, str]) -> FleetLocked | None:
+        """The error of a run whose command came too late; None too when every such host could be claimed again.
+
+        A host's claim goes with its power. Where this run's cannot have run out, nobody else was there meanwhile.
+        """
+        late = self.came_late(said)
+        forgot = {name for name, why in late.items() if FORGOTTEN in why and self._silent(name) <= CLAIM_SECONDS}
+        self._claim([host for host in self._hosts if host.name in forgot])
+        self._gone |= {name: why for name, why in late.items() if name not in forgot}
+        gone = {name: self._gone[name] for name in late if name in self._gone}
         return self._taken_over(gone) if gone else None
 
     @contextmanager
@@ -175,7 +188,7 @@ class Claims:
 
     def _ran_out(self, host: Host) -> dict[str, Any] | None:
         """The refusal of a run whose claim has run out: who was there meanwhile, and what it left, it cannot know."""
-        silent = awake() - self._heard.get(host.name, math.inf)
+        silent = self._silent(host.name)
         if silent <= CLAIM_SECONDS:
             return None
         held = ask_program(host, "status").get("claim")
@@ -186,6 +199,10 @@ class Claims:
             "(this machine slept, or the host could not be reached)"
         )
         return {"ok": False, "error": why, "claim": held}
+
+    def _silent(self, name: str) -> float:
+        """Seconds since the host last said that it is this run's; below 0 when it never did."""
+        return awake() - self._heard.get(name, math.inf)
 
     def _note(self, name: str, answer: dict[str, Any]) -> None:
         if answer["ok"]:

@@ -50,18 +50,24 @@ def arms_of(
 def play(
     context: RunContext, playbook: str, hosts: list[str], variables: dict[str, Any], *, check: bool = False
 ) -> PlaybookResult:
-    """Run a playbook for this run. Raises FleetLocked when it came too late for one of the hosts."""
-    result = run_playbook(
-        context.project,
-        context.fleet.name,
-        playbook,
-        limit=hosts,
-        extra_vars=variables | context.claims.variables,
-        check=check,
-    )
-    late = context.claims.refused(result.failures())
-    if late:
-        raise late
+    """Run a playbook for this run, once more where a host had lost its claim with its power.
+
+    Raises FleetLocked when it came too late for one of the hosts.
+    """
+    for last in (False, True):
+        result = run_playbook(
+            context.project,
+            context.fleet.name,
+            playbook,
+            limit=hosts,
+            extra_vars=variables | context.claims.variables,
+            check=check,
+        )
+        late = context.claims.refused(result.failures())
+        if late:
+            raise late
+        if last or not context.claims.came_late(result.failures()):
+            break
     return result
 
 

@@ -120,8 +120,13 @@ class Host:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.address = ""
         self._sessions: list[Session] = []
+
+    @property
+    def address(self) -> str:
+        """Where it is now: another after each start."""
+        inspected = json.loads(podman("inspect", self.name))[0]
+        return str(inspected["NetworkSettings"]["Networks"]["podman"]["IPAddress"])
 
     def exec(self, *command: str) -> list[str]:
         return ["podman", *global_options(), "exec", "-i", self.name, *command]
@@ -186,8 +191,6 @@ class Host:
 
     def boot(self) -> None:
         podman(*global_options(), "start", self.name)
-        inspected = json.loads(podman("inspect", self.name))[0]
-        self.address = inspected["NetworkSettings"]["Networks"]["podman"]["IPAddress"]
         self.until(lambda: self.run("systemctl is-active nginx", check=False).strip() == "active", 60)
 
     def cut_power(self) -> None:

@@ -231,3 +231,31 @@ def test_a_play_that_comes_too_late_is_no_failure_of_the_host(
     assert given[0] | run.variables == given[0]
     assert EXIT_OF_STATUS[_status_of(caught.value)] == 4
     assert EXIT_OF_STATUS[_status_of(HostFailed("x"))] == 3
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_play_on_a_host_that_lost_its_claim_with_its_power_is_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, said = of("r-1", lost=pytest.fail), []
+
+    def played(*_: Any, **__: Any) -> PlaybookResult:
+        if not said:
+            Claim.path().unlink()
+        said.append(fence(run))
+        outcome = HostOutcome(status="failed" if said[-1] else "ok", message=f"FAILED! {said[-1]}")
+        return PlaybookResult("p", 2, 1.0, {"web-1": outcome}, "")
+
+    monkeypatch.setattr(staging, "run_playbook", played)
+    fleet = Fleet(name="prod", inventory=Path("nowhere"), settings=FleetSettings(), hosts=[HOST])
+    with run.held():
+        result = staging.play(Context(run, fleet), "rollback.yml", ["web-1"], {})  # type: ignore[arg-type]
+        assert result.hosts["web-1"].status == "ok" and len(said) == 2
+        assert "has no claim on this host any more; nothing was changed" in said[0]
+        assert run.still_ours(["web-1"]) == ["web-1"]
+
+
+def test_a_host_without_a_claim_is_lost_to_a_run_whose_own_may_have_run_out(clock: Clock) -> None:
+    run = of("r-1")
+    with run.held():
+        clock.ahead += CLAIM_SECONDS + 1
+        refused = run.refused({"web-1": fence(run)})
+        assert refused is not None and "no claim on this host any more" in refused.what
