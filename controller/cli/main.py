@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("controller.cli.rollback", "put a fleet back to its baseline, or to before a run"),
     "runs": ("controller.cli.runs", "what is unfinished, and what to type"),
     "resume": ("controller.cli.resume", "finish or safely revert what a killed controller left"),
+    "end": ("controller.cli.end", "give up a run that cannot be resumed: restore, and seal what it has"),
     "audit": ("controller.cli.audit", "who did what to which host; verify that the log is whole"),
     "experiments": ("controller.cli.experiments", "list or check experiments, print their schema"),
     "lab": ("controller.cli.lab", "a local Hetzner-compatible cloud of real hosts"),

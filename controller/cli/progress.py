@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -68,7 +69,8 @@ class ProgressDisplay:
     def __call__(self, event: Event) -> None:
         if self._quiet:
             return
-        with self._lock:
+        # What cannot be drawn (a terminal that went away, a trial whose start another process has told) ends no run.
+        with self._lock, contextlib.suppress(Exception):
             self._show(event)
 
     def _say(self, text: str) -> None:
@@ -117,7 +119,7 @@ class ProgressDisplay:
             case "soak":
                 what, live = f"soak, block {judgement.pairs}", "healthy so far"
         left = f"at most {event.seconds_left_at_most:.0f} s left"
-        if self._progress is not None:
+        if self._progress is not None and event.trial in self._tasks:
             judging = event.phase == "trial"
             self._progress.update(
                 self._tasks[event.trial],

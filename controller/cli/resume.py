@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
 import sys
 
 from controller.cli.run_setup import add_output_argument
@@ -30,12 +32,36 @@ def run(args: argparse.Namespace) -> int:
     if not chosen:
         print("nothing is unfinished", file=sys.stderr)
         return 0
-    worst = 0
-    for run_id, fleet, _ in chosen:
-        args.fleet = fleet
-        display = ProgressDisplay()
-        with display:
-            result = carry_out(open_context(args, display), read_request(project, run_id))
-        show_result(result, as_json=args.output == "json")
-        worst = max(worst, exit_code(result))
-    return worst
+    if args.run is None and len(chosen) > 1:
+        return max(_apart(args, run_id) for run_id, _, _ in chosen)
+    ((run_id, args.fleet, _),) = chosen
+    display = ProgressDisplay()
+    try:
+        context = open_context(args, display)
+    except BadInput as error:
+        raise BadInput(
+            f"run {run_id} was on fleet {args.fleet}: {error.what}",
+            where=error.where,
+            next_step=f"mend that, or give the run up: controller end {run_id}",
+        ) from None
+    with display:
+        result = carry_out(context, read_request(project, run_id))
+    show_result(result, as_json=args.output == "json")
+    return exit_code(result)
+
+
+def _apart(args: argparse.Namespace, run_id: str) -> int:
+    """Resume one of several in a process of its own: each run has one, and none keeps the next from its turn."""
+    print(f"resuming {run_id}", file=sys.stderr, flush=True)
+    project = ["--project", str(args.project)] if args.project else []
+    command = [sys.executable, "-m", "controller", *project, "resume", run_id, "--output", args.output]
+    with subprocess.Popen(command) as process:
+        # Ctrl-C reaches every process of the terminal: it is the run's to hear, and this one's to wait.
+        handlers = {
+            number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in (signal.SIGTERM,)
+        } | {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -21,15 +21,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.progress import ProgressDisplay
-    from controller.cli.run_setup import holding, open_context, work_id
+    from controller.cli.run_setup import holding, listening, open_context, work_id
+    from controller.cli.running import in_background
     from controller.workflow.rollback import roll_back_to_baseline, roll_back_to_run
 
-    context = open_context(args, ProgressDisplay())
-    with holding(context, run_id=work_id("rollback"), since=context.now(), by_force=args.take_over) as context:
+    context, work = open_context(args, ProgressDisplay()), work_id("rollback")
+    if args.to or args.before:
+        first = "stopping, unless a host has confirmed the change"
+    else:
+        first = "the baseline is being put back; that is finished first"
+    with (
+        listening(context.stop, first, first),
+        holding(context, run_id=work, since=context.now(), by_force=args.take_over) as held,
+    ):
         if args.to or args.before:
-            baseline = roll_back_to_run(context, args.to or args.before, before=bool(args.before))
+            baseline = in_background(
+                lambda: roll_back_to_run(held, args.to or args.before, work_id=work, before=bool(args.before))
+            )
         else:
-            baseline = roll_back_to_baseline(context)
+            baseline = in_background(lambda: roll_back_to_baseline(held))
     if args.output == "json":
         print(json.dumps({"fleet": context.fleet.name, "baseline": baseline}))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
 import signal
 import sys
@@ -117,15 +118,22 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
 
 
 @contextmanager
-def listening(stop: StopSignal) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop: once, after this block; twice, now."""
+def listening(
+    stop: StopSignal,
+    first: str = "finishing this block, then putting the baseline back (again to do it now)",
+    again: str = "putting the baseline back now",
+) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the work to stop: once, and more than once; what is said then must be so."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.request() == 1:
-            text = "\nfinishing this block, then putting the baseline back (again to do it now)"
-        else:
-            text = "\nputting the baseline back now"
-        print(text, file=sys.stderr, flush=True)
+        count = stop.request()
+        text = first if count == 1 else again
+        if stop.committing:
+            text = "the hosts are confirming the change; that is finished first"
+            text += " (again to wait for no host that is away)" if count == 1 else ""
+        # Who ended the pipe that this goes to has ended nothing else.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"\n{text}", file=sys.stderr, flush=True)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

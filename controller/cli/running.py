@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.store import database_url
+from controller.adapters.store import Store, database_url
 from controller.cli.progress import EventLog
 from controller.cli.run_setup import holding, listening
-from controller.model.errors import BadInput
-from controller.model.events import Event
+from controller.model.errors import BadInput, HostFailed, RatchetError
+from controller.model.events import Event, Notice
 from controller.model.project import Project
 from controller.model.run import RunResult
 from controller.workflow import engine, sealing
@@ -22,6 +23,11 @@ from controller.workflow.optimize import Optimize
 
 # The workflow's input, so that `controller resume` can start what was killed before its first step was recorded.
 REQUEST_FILE = "request.json"
+# A database that is silent for so long has been lost; each question has a patience of its own.
+DATABASE_SECONDS = 120.0
+DATABASE_EVERY = 5.0
+
+T = TypeVar("T")
 
 
 def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
@@ -42,17 +48,61 @@ def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
         context.store.record_run(
             run_id=run_id, fleet=context.fleet.name, status="running", started_at=started_at, result="{}"
         )
+        tell_unfinished(context, run_id)
         workflow = Optimize(context)
         try:
             with listening(context.stop), engine.launched(database_url(context.project), run_id):
                 wait = engine.start(workflow.run, run_id, request)
-                return _in_background(lambda: sealing.seal(context, wait()))
+                return in_background(lambda: sealing.seal(context, wait()), DatabaseWatch(context.store).lost)
         finally:
             log.close()
 
 
-def _in_background(run: Callable[[], RunResult]) -> RunResult:
-    """Run off the main thread, so that the main one is free for signals; what it raises is raised here."""
+def tell_unfinished(context: RunContext, run_id: str) -> None:
+    """Say which other runs of the fleet were broken off: this one goes on from what they have left."""
+    for other, fleet, started_at in context.store.unfinished():
+        if fleet == context.fleet.name and other != run_id:
+            text = (
+                f"run {other} of this fleet, begun {started_at}, was broken off; going on from the recorded baseline "
+                f"(controller resume {other} finishes it, controller end {other} gives it up)"
+            )
+            context.observer(Notice(level="warning", text=text))
+
+
+class DatabaseWatch:
+    """Asks the database again and again: whoever waits for it in a step would wait for ever."""
+
+    def __init__(self, store: Store, limit: float = DATABASE_SECONDS) -> None:
+        self._store = store
+        self._limit = limit
+        self._answered = time.monotonic()
+        threading.Thread(target=self._ask, name="database", daemon=True).start()
+
+    def _ask(self) -> None:
+        while True:
+            try:
+                self._store.unfinished()
+                self._answered = time.monotonic()
+            except RatchetError:
+                pass
+            time.sleep(DATABASE_EVERY)
+
+    def lost(self) -> HostFailed | None:
+        """The error to end with, once it has not answered for the limit."""
+        silent = time.monotonic() - self._answered
+        if silent < self._limit:
+            return None
+        return HostFailed(
+            f"the database has not answered for {silent:.0f} s; the hosts' leases put their baseline back",
+            next_step="start it, or free its lock or disk; then: controller resume",
+        )
+
+
+def in_background(run: Callable[[], T], lost: Callable[[], RatchetError | None] = lambda: None) -> T:
+    """Run off the main thread, so that the main one is free for signals; what it raises is raised here.
+
+    `lost`: asked all the while; the error that it gives ends the waiting, and leaves the thread where it is.
+    """
     outcome: list[Any] = []
 
     def work() -> None:
@@ -65,9 +115,11 @@ def _in_background(run: Callable[[], RunResult]) -> RunResult:
     thread.start()
     while thread.is_alive():
         thread.join(timeout=0.2)
+        if error := lost():
+            raise error
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
-    result: RunResult = outcome[0]
+    result: T = outcome[0]
     return result
 
 

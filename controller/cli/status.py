@@ -14,14 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.store import Store, database_url
-    from controller.cli.run_setup import find_project
+    from controller.cli.progress import ProgressDisplay
+    from controller.cli.run_setup import open_context
     from controller.workflow.status import fleet_status
 
-    project = find_project(args)
-    from controller.adapters.files.fleet import load_fleet
-
-    document = fleet_status(load_fleet(project, args.fleet), Store(database_url(project)))
+    document = fleet_status(open_context(args, ProgressDisplay()))
     if args.output == "json":
         print(json.dumps(document))
     else:

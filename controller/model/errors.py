@@ -1,7 +1,7 @@
 """What can go wrong, named by what a caller does about it.
 
 Every error says what happened, where, and what to do next; `controller` prints these three and exits with `exit_code`.
-Anything that is not a RatchetError is a bug.
+Anything that is not a RatchetError is a bug; in a step of a run it becomes Unexpected.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class HostFailed(RatchetError):
     """A host or the infrastructure failed for good; the baseline is restored (exit 3)."""
 
     exit_code = 3
+
+
+class Unexpected(HostFailed):
+    """A fault of ours in a step: the run restores, is sealed and ends as after any failure (exit 3)."""
+
+    traceback = ""
 
 
 class HandEdited(HostFailed):

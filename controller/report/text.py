@@ -95,8 +95,15 @@ def status_table(document: dict[str, Any]) -> RenderableType:
         )
         notes += [Text(f"{host['host']}: {note}") for note in _host_notes(host)]
     notes += [Text(f"run {run_id} is unfinished: controller resume {run_id}") for run_id in document["unfinished_runs"]]
+    notes += [Text(_commit_note(commit, document["fleet"])) for commit in document["open_commits"]]
     title = Text(f"fleet {document['fleet']}: {_count(document['hosts'])}", style="bold")
     return Group(title, table, *notes)
+
+
+def _commit_note(commit: dict[str, Any], fleet: str) -> str:
+    hosts = ", ".join(commit["hosts"]) or "its records"
+    what = f"not done yet: {hosts}" if commit["forward"] else "nothing was confirmed, and it goes back"
+    return printable(f"{commit['why']} ({commit['run']}) was broken off; {what}. controller rollback --fleet {fleet}")
 
 
 def _count(hosts: list[dict[str, Any]]) -> str:
@@ -114,6 +121,10 @@ def _host_notes(host: dict[str, Any]) -> list[str]:
     notes = [printable(str(host["problem"]))] if host["problem"] else []
     if host["recorded"] and host["confirmed"] and host["recorded"] != host["confirmed"]:
         notes.append(f"its baseline was confirmed outside a run (recorded: {host['recorded']})")
+    if host.get("inventory") and host["confirmed"] and host["inventory"] != host["confirmed"]:
+        notes.append(
+            f"the inventory renders to {host['inventory']}, which is not deployed: the next site.yml would change it"
+        )
     if host["lease"]:
         notes.append("a trial is under way, or its lease is about to put the baseline back")
     if claim := host.get("claim"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.model.events import Notice, StepStarted
 from controller.workflow.adopting import adopt_edits
+from controller.workflow.committing import finish_open
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import examine
 from controller.workflow.quarantine import leave_out, quarantines, take_back, too_few
@@ -15,11 +16,12 @@ def check(context: RunContext, run_id: str, *, adopt: bool) -> dict[str, str]:
     Raises HostFailed when a host is not fit, or, where broken hosts are quarantined, when fewer than half are.
     """
     context.observer(StepStarted(text="checking the hosts"))
+    doubt = finish_open(context)
     if adopt:
         adopt_edits(context)
     examined = examine(context.fleet)
     behind = take_back(context, examined.found)
-    problems = examined.problems | behind
+    problems = doubt | examined.problems | behind
     if problems and not quarantines(context):
         raise examined.failure(context.fleet, problems)
     leave_out(context, run_id, problems)

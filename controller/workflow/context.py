@@ -23,6 +23,8 @@ class StopSignal:
         self._count = 0
         self.why = "stopped by the operator"
         self.taken_over = False
+        # A commit that a host has confirmed is finished, whoever asks for what.
+        self.committing = False
 
     def request(self, why: str = "", *, taken_over: bool = False) -> int:
         """Count one more request (safe in a signal handler); returns how many there are now."""

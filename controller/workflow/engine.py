@@ -1,11 +1,13 @@
 """The thin room around DBOS: durable steps whose results are recorded once and whose side effects may happen twice.
 
-An executor id is one run's id. A launch recovers only the unfinished workflows of its own id, so that starting a new
-run never continues an old one by surprise: `controller resume` launches with the old run's id on purpose.
+An executor id is one run's id, and so is the version that its workflow is recorded under. A launch recovers the
+unfinished workflow of its own id: it puts it on a queue that every process on the same database looks at, and takes
+from that queue what has its own version. So no process carries out another's run, whichever fleet that is of.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,10 +16,11 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy.exc import SQLAlchemyError
 
 from controller.model import errors
-from controller.model.errors import HostFailed, RatchetError
+from controller.model.errors import BadInput, HostFailed, RatchetError, Unexpected
 
 # Ours, not DBOS's hash of the source: an upgrade of Ratchet must not strand unfinished runs.
-APPLICATION_VERSION = "1"
+# It counts up when recorded steps of an earlier release cannot be gone on with.
+STEPS_VERSION = "2"
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
         "name": "ratchet",
         "system_database_url": database_url,
         "executor_id": executor_id,
-        "application_version": APPLICATION_VERSION,
+        "application_version": _version(executor_id),
         "log_level": "CRITICAL",
     }
     try:
@@ -54,10 +57,30 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
 
 
 def start(workflow: Callable[..., T], workflow_id: str, *args: Any) -> Callable[[], T]:
-    """Start a workflow, or attach to it when it is already there; returns a function that waits for its result."""
+    """Start a workflow, or attach to it when it is already there; returns a function that waits for its result.
+
+    Raises BadInput for one that this process cannot go on with.
+    """
+    known = DBOS.get_workflow_status(workflow_id)
+    if known is not None and known.status not in {"PENDING", "ENQUEUED", "SUCCESS"}:
+        raise _for_nobody(workflow_id, f"its workflow has ended in {known.status}")
+    if known is not None and known.status != "SUCCESS" and known.app_version != _version(workflow_id):
+        raise _for_nobody(workflow_id, "it was begun by another release of Ratchet")
     with SetWorkflowID(workflow_id):
         handle = DBOS.start_workflow(workflow, *args)
     return handle.get_result
+
+
+def _for_nobody(workflow_id: str, why: str) -> BadInput:
+    return BadInput(
+        f"it cannot be gone on with: {why}",
+        where=workflow_id,
+        next_step=f"controller end {workflow_id} puts its hosts on their baseline and seals what it has measured",
+    )
+
+
+def _version(workflow_id: str) -> str:
+    return f"{STEPS_VERSION}.{workflow_id}"
 
 
 def _known(kind: type[RatchetError]) -> str:
@@ -70,22 +93,43 @@ def step(name: str, function: Callable[[], T]) -> T:
     """Run one durable step of a workflow; it must be safe to run twice, and return JSON-like values.
 
     A RatchetError crosses the recording as data: on a replay it is the same error, with its place and next step.
+    Whatever else is raised becomes one (Unexpected), so that the run ends as after any failure.
     """
 
     def guarded() -> dict[str, Any]:
         try:
             return {"value": function()}
         except RatchetError as error:
-            return {
-                "error": _known(type(error)),
-                "what": error.what,
-                "where": error.where,
-                "next_step": error.next_step,
-            }
+            kind, failure, trace = _known(type(error)), error, ""
+        except (Exception, SystemExit) as error:
+            kind, failure, trace = "Unexpected", unexpected(error, name), traceback.format_exc()
+        return {
+            "error": kind,
+            "what": failure.what,
+            "where": failure.where,
+            "next_step": failure.next_step,
+            "traceback": trace,
+        }
 
     outcome: dict[str, Any] = DBOS.run_step({"name": name}, guarded)
     if "error" in outcome:
         kind: type[RatchetError] = getattr(errors, outcome["error"])
-        raise kind(outcome["what"], where=outcome["where"], next_step=outcome["next_step"])
+        failure = kind(outcome["what"], where=outcome["where"], next_step=outcome["next_step"])
+        if isinstance(failure, Unexpected):
+            failure.traceback = outcome["traceback"]
+        raise failure
     value: T = outcome["value"]
     return value
+
+
+def unexpected(error: BaseException, where: str) -> Unexpected:
+    """A fault of ours as an error that a run can end with."""
+    if isinstance(error, Unexpected):
+        return error
+    found = Unexpected(
+        f"a fault of Ratchet's own: {type(error).__name__}: {error}"[:1000],
+        where=where,
+        next_step="report it, please, with the run's traceback.txt; the run is at an end",
+    )
+    found.traceback = "".join(traceback.format_exception(error))
+    return found

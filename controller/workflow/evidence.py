@@ -29,6 +29,10 @@ class EvidenceInvalid(Exception):
     """The evidence is damaged, or does not give the verdict that was reached live; the trial is REVERTed."""
 
 
+# What a trial came to once its verdict was carried out.
+SETTLED = "settled.json"
+
+
 def trial_directory(run_directory: Path, number: int) -> Path:
     return run_directory / "trials" / str(number)
 

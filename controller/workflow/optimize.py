@@ -6,8 +6,10 @@ pair: the host has restored its baseline by itself, and evidence of a broken-off
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,10 +19,19 @@ from pydantic import TypeAdapter
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
 from controller.judge.pareto import pareto_sets
-from controller.model.errors import FleetLocked, HandEdited, Interrupted, RatchetError, RestoreUnverified
-from controller.model.events import StepStarted
+from controller.model.errors import (
+    BadInput,
+    FleetLocked,
+    HandEdited,
+    HostFailed,
+    Interrupted,
+    RatchetError,
+    RestoreUnverified,
+    Unexpected,
+)
+from controller.model.events import Notice, StepStarted
 from controller.model.experiment import Experiment
-from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary
+from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary, Strategy
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow import engine
 from controller.workflow.checking import check
@@ -32,10 +43,38 @@ from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
 from controller.workflow.searching_tournament import run_tournament
 from controller.workflow.settling import settle
-from controller.workflow.staging import roll_back
+from controller.workflow.staging import on_record, roll_back
 from controller.workflow.trial import run_trial
 
 JsonDict = dict[str, Any]
+
+
+@dataclass
+class _Run:
+    """How far a run has come. `unsettled`: a trial's result while its verdict is carried out."""
+
+    run_id: str
+    strategy: Strategy
+    status: RunStatus = "completed"
+    message: str = ""
+    results: list[JsonDict] = field(default_factory=list)
+    before: dict[str, str] = field(default_factory=dict)
+    baseline: dict[str, str] = field(default_factory=dict)
+    searches: list[SearchSummary] = field(default_factory=list)
+    unsettled: JsonDict | None = None
+    search: Steps | None = None
+
+    def broken_off(self, error: RatchetError) -> None:
+        """Tell what was measured and could not be carried out, and why the run ends."""
+        self.status, self.message = _status_of(error), str(error)
+        measured: list[TrialResult] = []
+        if self.unsettled is not None:
+            measured = [TrialResult.model_validate(self.unsettled)]
+            told = not_settled(measured[0], error)
+            self.message = f"trial {told.trial}: {told.note or told.reason}; then {self.message}"
+        elif self.search is not None and self.strategy != "first-winner":
+            measured, self.baseline = self.search.unsettled(), self.search.baseline
+        self.results += [json_document(not_settled(result, error)) for result in measured]
 
 
 @DBOS.dbos_class()
@@ -50,78 +89,88 @@ class Optimize(DBOSConfiguredInstance):
     def run(self, request: JsonDict) -> JsonDict:
         """`request`: run_id, seed, started_at, experiments (documents).
 
-        Returns `result`, RunResult as a document without what sealing adds, and `left`: host -> baseline of those that
-        took part to the end.
+        Returns `result`, RunResult as a document without what sealing adds, `left`: host -> baseline of those that took
+        part to the end, and `kept`: the text of zz-kept.yml then.
         """
-        context, run_id = self._context, request["run_id"]
-        results: list[JsonDict] = []
-        before: dict[str, str] = {}
-        baseline: dict[str, str] = {}
-        searches: list[SearchSummary] = []
-        status: RunStatus = "completed"
-        message = ""
-        unsettled: JsonDict | None = None
+        run = _Run(request["run_id"], request.get("strategy", "first-winner"))
         try:
-            before = baseline = engine.step(
-                "check the hosts", lambda: check(context, run_id, adopt=request.get("adopt", False))
-            )
-            plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
-            for searched in self._search(request, plan, baseline):
-                results += [json_document(result) for result in searched.results]
-                searches.append(searched.summary)
-                baseline = searched.baseline
-                if searched.stop:
-                    status, message = _stopped(searched.stop)
-                    break
-            for planned in _remaining(plan, results):
-                trial = hosts_left(plan, planned, baseline)
-                outcome = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, baseline))
-                unsettled = outcome
-                settled = engine.step(
-                    f"settle trial {trial.number}",
-                    partial(settle, context, run_id, trial, TrialResult.model_validate(outcome), baseline),
-                )
-                unsettled = None
-                results.append(settled["result"])
-                baseline = settled["baseline"]
-                if settled["stop"]:
-                    status, message = _stopped(settled["stop"])
-                    break
-                if too_many_in_a_row(context, results):
-                    status, message = "failed", f"the last trials lost hosts, {trial.number} as well: too many in a row"
-                    break
-        except RatchetError as error:
-            status, message = _status_of(error), str(error)
-            if unsettled is not None:
-                result = not_settled(TrialResult.model_validate(unsettled), error)
-                results.append(json_document(result))
-                message = f"trial {result.trial}: {result.note or result.reason}; then {message}"
-            if baseline and not isinstance(error, RestoreUnverified):
-                status, message = self._restore(baseline, status, message)
-        if context.stop.taken_over and status in {"failed", "interrupted"}:
-            status = "taken-over"
-        trials = [TrialResult.model_validate(each) for each in results]
-        experiments = [Experiment.model_validate(each) for each in request["experiments"]]
+            self._work(request, run)
+        except Exception as caught:
+            if type(caught).__module__.startswith("dbos"):
+                raise
+            error = caught if isinstance(caught, RatchetError) else engine.unexpected(caught, "the run")
+            self._keep_traceback(run.run_id, error)
+            run.broken_off(error)
+            if run.baseline and not isinstance(error, RestoreUnverified):
+                run.status, run.message = self._restore(run.baseline, run.status, run.message)
+        if self._context.stop.taken_over and run.status in {"failed", "interrupted"}:
+            run.status = "taken-over"
+        trials = [TrialResult.model_validate(each) for each in run.results]
         ended = RunResult(
-            run_id=run_id,
-            fleet=context.fleet.name,
+            run_id=run.run_id,
+            fleet=self._context.fleet.name,
             seed=request["seed"],
-            status=status,
+            status=run.status,
             started_at=request["started_at"],
             seconds=0.0,
             trials=trials,
-            baseline_before=before,
+            baseline_before=run.before,
             baseline_after={},
-            message=message,
-            strategy=request.get("strategy", "first-winner"),
-            searches=searches,
-            pareto=pareto_sets(experiments, trials),
+            message=run.message,
+            strategy=run.strategy,
+            searches=run.searches,
+            pareto=pareto_sets([Experiment.model_validate(each) for each in request["experiments"]], trials),
         )
-        return {"result": ended.model_dump(mode="json"), "left": baseline}
+        kept = engine.step("record the end", self._kept_now)
+        return {"result": ended.model_dump(mode="json"), "left": run.baseline, "kept": kept["kept"]}
 
-    def _search(self, request: JsonDict, plan: RunPlan, baseline: dict[str, str]) -> Iterator[Searched]:
+    def _work(self, request: JsonDict, run: _Run) -> None:
+        """Check, plan, trial after trial; what comes of it is in `run`, however this ends."""
+        context = self._context
+        run.before = run.baseline = engine.step(
+            "check the hosts", lambda: check(context, run.run_id, adopt=request.get("adopt", False))
+        )
+        plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
+        run.search = Steps(context, plan, run.baseline)
+        for searched in self._search(request, plan, run.search):
+            run.results += [json_document(result) for result in searched.results]
+            run.searches.append(searched.summary)
+            run.baseline = searched.baseline
+            if searched.stop:
+                run.status, run.message = _stopped(searched.stop)
+                return
+        for planned in _remaining(plan, run.results):
+            trial = hosts_left(plan, planned, run.baseline)
+            run.unsettled = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, run.baseline))
+            result = TrialResult.model_validate(run.unsettled)
+            settled = engine.step(
+                f"settle trial {trial.number}", partial(settle, context, run.run_id, trial, result, run.baseline)
+            )
+            run.unsettled = None
+            run.results.append(settled["result"])
+            run.baseline = settled["baseline"]
+            if settled["stop"]:
+                run.status, run.message = _stopped(settled["stop"])
+                return
+            if too_many_in_a_row(context, run.results):
+                run.status = "failed"
+                run.message = f"the last trials lost hosts, {trial.number} as well: too many in a row"
+                return
+
+    def _kept_now(self) -> JsonDict:
+        try:
+            return {"kept": read_kept_text(self._context.project, self._context.fleet.name)}
+        except BadInput as error:
+            self._context.observer(Notice(level="warning", text=str(error)))
+            return {"kept": ""}
+
+    def _keep_traceback(self, run_id: str, error: RatchetError) -> None:
+        if isinstance(error, Unexpected):
+            with contextlib.suppress(HostFailed, OSError):
+                write_atomically(self._context.run_directory(run_id) / "traceback.txt", error.traceback)
+
+    def _search(self, request: JsonDict, plan: RunPlan, steps: Steps) -> Iterator[Searched]:
         """Search experiment after experiment; nothing for `first-winner`."""
-        steps = Steps(self._context, plan, baseline)
         experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         if plan.strategy == "race":
             for experiment in experiments:
@@ -173,6 +222,7 @@ class Optimize(DBOSConfiguredInstance):
         def restore() -> JsonDict:
             # What another run has claimed meanwhile is that run's: the lease has put the baseline back there.
             ours = {host: baseline[host] for host in self._context.claims.still_ours(baseline)}
+            ours = on_record(self._context, ours)
             if ours:
                 self._context.observer(StepStarted(text="putting the baseline back"))
                 roll_back(self._context, ours)

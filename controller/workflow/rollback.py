@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.kept import kept_file, read_kept_text
+from controller.adapters.files.kept import read_kept_text
 from controller.adapters.files.runs import read_run
-from controller.model.errors import BadInput, FleetLocked, HandEdited, HostFailed, RatchetError, RestoreUnverified
+from controller.model.commit import Commit
+from controller.model.errors import BadInput, HandEdited, HostFailed, Interrupted, RestoreUnverified
 from controller.model.events import Notice, StepStarted
+from controller.workflow.committing import carry_out, finish_open, supersede
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import on_each_host, read_status, verify_baseline
-from controller.workflow.staging import commit, roll_back
+from controller.workflow.hosts import on_each_host, read_status
+from controller.workflow.staging import roll_back, stage_again, tell_undeployed
 
 
 def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
-    """Make every host's confirmed configuration live again and verify it; returns host -> id."""
+    """Make every host's baseline live again and verify it; returns host -> id.
+
+    A commit that was broken off is finished first, as it is recorded. A baseline that was confirmed outside of any
+    run stays, and is told.
+    """
+    doubt = finish_open(context)
     statuses, failures = on_each_host(context.fleet.hosts, read_status)
     baseline = {host: str(status["confirmed"]) for host, status in statuses.items() if status.get("confirmed")}
+    recorded = context.store.baselines(context.fleet.name)
+    for host, configuration in sorted(baseline.items()):
+        if host in recorded and recorded[host].configuration != configuration and host not in doubt:
+            text = (
+                f"its baseline {configuration} was confirmed outside a run (recorded is "
+                f"{recorded[host].configuration}); it stays. For the recorded one: ansible-playbook -i "
+                f"inventory/{context.fleet.name} playbooks/rollback.yml --limit {host} "
+                f"-e variant_to={recorded[host].configuration}"
+            )
+            context.observer(Notice(level="warning", host=host, text=text))
     context.observer(StepStarted(text="rolling back to the confirmed baseline"))
     if baseline:
         try:
@@ -26,22 +42,29 @@ def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
             context.account("rollback", sorted(baseline), f"to the confirmed baseline; {error.what}", {})
             raise
         context.account("rollback", sorted(baseline), "to the confirmed baseline", {"baseline": baseline})
-    missing = {host.name for host in context.fleet.hosts} - set(baseline)
+    reasons = {host: error.what for host, error in failures.items()} | doubt
+    reasons |= {
+        host.name: "no confirmed baseline" for host in context.fleet.hosts if host.name not in statuses
+    } | reasons
+    missing = ({host.name for host in context.fleet.hosts} - set(baseline)) | set(doubt)
     if missing:
-        reasons = "; ".join(f"{host}: {error.what}" for host, error in sorted(failures.items()))
         raise RestoreUnverified(
-            f"not rolled back: {reasons or 'no confirmed baseline'}",
+            "not rolled back: " + "; ".join(f"{host}: {reasons.get(host, '')}" for host in sorted(missing)),
             where=", ".join(sorted(missing)),
             next_step="make the host reachable, then run the command again; its lease restores it meanwhile",
         )
     return baseline
 
 
-def roll_back_to_run(context: RunContext, reference: str, *, before: bool) -> dict[str, str]:
-    """Give the fleet the kept parameters that a run left (or, with `before`, found) and commit them everywhere.
+def roll_back_to_run(context: RunContext, reference: str, *, work_id: str, before: bool) -> dict[str, str]:
+    """Make the configurations that a run left (or, with `before`, found) the baseline everywhere, and the parameters
+    that it kept the fleet's; returns host -> id.
 
-    Raises BadInput for an unknown run or another fleet's, HostFailed when a host refuses (nothing is changed then),
-    FleetLocked when one is another run's by now.
+    A host that cannot be reached follows when it is back: whatever command comes next finishes it.
+
+    Raises BadInput for an unknown run, another fleet's, or one whose configurations are gone from a host; HostFailed
+    when a host refuses (nothing is changed then); Interrupted before any host has confirmed it; RestoreUnverified
+    naming hosts that have not followed yet; FleetLocked when one is another run's by now.
     """
     plan, result = read_run(context.project, reference)
     if plan.fleet != context.fleet.name:
@@ -50,40 +73,71 @@ def roll_back_to_run(context: RunContext, reference: str, *, before: bool) -> di
             next_step=f"controller history --fleet {context.fleet.name}",
         )
     source = context.run_directory(plan.run_id) / ("kept.before.yml" if before else "kept.after.yml")
-    if not source.is_file():
-        raise BadInput("the run was never sealed", where=plan.run_id, next_step=f"controller resume {plan.run_id}")
-    wanted: dict[str, str] = {}
-    if result is not None:
-        wanted = result.baseline_before if before else result.baseline_after
-    path = kept_file(context.project, context.fleet.name)
-    current = read_kept_text(context.project, context.fleet.name)
+    if result is None or not source.is_file():
+        raise BadInput(
+            "the run was never sealed", where=plan.run_id, next_step=f"controller resume {plan.run_id}, or controller "
+            f"end {plan.run_id}",
+        )  # fmt: skip
+    finish_open(context)
+    which = f"{'before' if before else 'after'} run {plan.run_id}"
+    wanted = result.baseline_before if before else result.baseline_after
+    statuses, failures = on_each_host(context.fleet.hosts, read_status)
+    recorded = context.store.baselines(context.fleet.name)
+    now = {name: str(status.get("confirmed")) for name, status in statuses.items()}
+    now |= {name: recorded[name].configuration for name in failures if name in recorded}
+    _require(context, wanted, statuses, source.read_text(), which)
+    commit = Commit(
+        commit_id=work_id,
+        fleet=context.fleet.name,
+        run_id=work_id,
+        why=f"the rollback to the baseline {which}",
+        started_at=context.now(),
+        before=now,
+        after={host.name: wanted[host.name] for host in context.fleet.hosts if host.name in now},
+        without_absent=True,
+        kept_before=read_kept_text(context.project, context.fleet.name),
+        kept_after=source.read_text(),
+    )
     context.observer(StepStarted(text=f"committing the parameters {'before' if before else 'of'} run {plan.run_id}"))
-    write_atomically(path, source.read_text())
-    hosts = [host.name for host in context.fleet.hosts]
+    evidence = {"run": plan.run_id, "baseline": commit.after}
     try:
-        confirmed = commit(context, {}, hosts)
-    except FleetLocked:
-        write_atomically(path, current)
-        ours = context.claims.still_ours(hosts)
-        if ours:
-            commit(context, {}, ours)
+        commit, doubt = carry_out(context, supersede(context, commit))
+    except (HostFailed, Interrupted) as error:
+        context.account("rollback", sorted(commit.after), f"to the baseline {which}: not done: {error.what}", evidence)
         raise
-    except RatchetError as error:
-        write_atomically(path, current)
-        commit(context, {}, hosts)
-        raise HostFailed(error.what, where=error.where, next_step=error.next_step) from None
-    verify_baseline(context.fleet, confirmed)
-    _record(context, confirmed, plan.run_id)
-    why = f"to the parameters {'before' if before else 'after'} run {plan.run_id}"
-    context.account("rollback", hosts, why, {"run": plan.run_id, "baseline": confirmed})
-    for host, configuration in confirmed.items():
-        if host in wanted and wanted[host] != configuration:
-            text = f"now on {configuration}, not {wanted[host]}: other settings of the inventory changed since that run"
-            context.observer(Notice(level="warning", host=host, text=text))
+    confirmed = {host: commit.after[host] for host in commit.confirmed}
+    context.account("rollback", sorted(confirmed), f"to the baseline {which}", {**evidence, "doubt": doubt})
+    tell_undeployed(context, confirmed)
+    if doubt:
+        raise RestoreUnverified(
+            f"{len(confirmed)} of {len(commit.after)} hosts are on the baseline {which}; not yet: "
+            + "; ".join(f"{host}: {why}" for host, why in sorted(doubt.items())),
+            where=", ".join(sorted(doubt)),
+            next_step=f"make it reachable, then: controller rollback --fleet {context.fleet.name} (it finishes this)",
+        )
     return confirmed
 
 
-def _record(context: RunContext, confirmed: dict[str, str], run_id: str) -> None:
-    values: dict[str, Any] = {"fleet": context.fleet.name, "run_id": run_id, "recorded_at": context.now()}
-    for host, configuration in confirmed.items():
-        context.store.record_baseline(host=host, configuration=configuration, **values)
+def _require(
+    context: RunContext, wanted: dict[str, str], statuses: dict[str, dict[str, Any]], kept: str, which: str
+) -> None:
+    """Every host that answers has its configuration of that run, staged anew where it is gone. Raises BadInput."""
+    for host in context.fleet.hosts:
+        if host.name not in wanted:
+            raise BadInput(
+                f"it was not part of the fleet {which}",
+                where=host.name,
+                next_step=f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host.name}"
+                " gives it what the inventory says",
+            )
+    gone = {name: wanted[name] for name, status in statuses.items() if wanted[name] not in status.get("staged", [])}
+    other = stage_again(context, gone, kept) if gone else {}
+    if other:
+        raise BadInput(
+            f"the configurations {which} are gone from the host, and cannot be made again, because other settings of "
+            "the inventory have changed since: "
+            + "; ".join(f"{host}: {wanted[host]} was wanted, {found} is rendered" for host, found in other.items()),
+            where=", ".join(sorted(other)),
+            next_step="put the parameters you want into the inventory, then: "
+            f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml",
+        )

@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 
 from controller.adapters.ansible import run_playbook
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.kept import read_kept, read_kept_text
+from controller.adapters.files.kept import read_kept
 from controller.adapters.files.runs import list_runs, recorded_trials
 from controller.adapters.notify import alert
 from controller.model.errors import HostFailed, RatchetError
@@ -38,26 +38,27 @@ def seal(context: RunContext, outcome: dict[str, Any]) -> RunResult:
     it. Raises HostFailed when the verdict cannot be written; the run is unfinished then.
     """
     try:
-        return _seal(context, RunResult.model_validate(outcome["result"]), outcome["left"])
+        return _seal(context, RunResult.model_validate(outcome["result"]), outcome["left"], outcome["kept"])
     except HostFailed as error:
         raise HostFailed(
             f"the run has ended, but it is not sealed: {error.what}", where=error.where, next_step=SEAL_AGAIN
         ) from None
 
 
-def _seal(context: RunContext, result: RunResult, left: dict[str, str]) -> RunResult:
+def _seal(context: RunContext, result: RunResult, left: dict[str, str], kept: str) -> RunResult:
     started = datetime.fromisoformat(result.started_at)
     statuses, _ = on_each_host(context.fleet.hosts, read_status)
     result = result.model_copy(
         update={
             "seconds": round((context.clock() - started).total_seconds(), 1),
-            "baseline_after": {host: str(status.get("confirmed")) for host, status in sorted(statuses.items())},
+            # As the run left them: who seals it late may find another run's.
+            "baseline_after": dict(sorted((result.baseline_before | left).items())),
         }
     )
     result = tell_left_out(context, result, left, statuses)
     folder = context.run_directory(result.run_id)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "kept.after.yml", read_kept_text(context.project, context.fleet.name))
+    write_atomically(folder / "kept.after.yml", kept)
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
     _write_report(context, result)
     if result.status != "taken-over":

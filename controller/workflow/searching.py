@@ -47,7 +47,8 @@ class Searched:
 class Steps:
     """The steps of one run's searches; the stints are numbered through the run.
 
-    `lost_in_a_row` counts what was lost to broken hosts since something was last measured.
+    `lost_in_a_row` counts what was lost to broken hosts since something was last measured. `unsettled` gives what a
+    search has come to, until its verdict is carried out.
     """
 
     context: RunContext
@@ -56,6 +57,7 @@ class Steps:
     stints: int = 0
     ledger: list[Entry] = field(default_factory=list)
     lost_in_a_row: int = 0
+    unsettled: Callable[[], list[TrialResult]] = list
 
     @property
     def run_directory(self) -> Path:
@@ -113,13 +115,20 @@ class Steps:
     def too_many_lost(self) -> bool:
         return self.lost_in_a_row >= self.context.fleet.settings.trials.failures_in_a_row
 
-    def settle(self, trial: TrialPlan, result: TrialResult) -> tuple[TrialResult, dict[str, str] | None]:
-        """Commit a KEEP everywhere, or roll back; returns the result and how the run stops, if it does."""
+    def settle(
+        self, trial: TrialPlan, results: list[TrialResult], at: int
+    ) -> tuple[TrialResult, dict[str, str] | None]:
+        """Commit a KEEP everywhere, or roll back; returns `results[at]` then, and how the run stops, if it does.
+
+        `results`: of the whole search, which are told also where this fails.
+        """
+        self.unsettled = lambda: results
+        result = results[at]
         settled = engine.step(
             f"settle trial {trial.number}",
             lambda: settle(self.context, self.plan.run_id, trial, result, self.baseline),
         )
-        self.baseline = settled["baseline"]
+        self.baseline, self.unsettled = settled["baseline"], list
         stop = settled["stop"]
         if stop is None and self.too_many_lost:
             stop = {"status": "failed", "message": f"{self.lost_in_a_row} attempts in a row were lost to broken hosts"}
@@ -142,6 +151,7 @@ def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:
     start = len(steps.ledger)
     plans = {plan.number: plan for plan in trials}
     total = len(steps.plan.trials)
+    steps.unsettled = lambda: gather(steps, plans, steps.ledger[start:], "the search broke off before its end")
     while True:
         ledger = steps.ledger[start:]
         proposal = steps.propose(partial(race.propose, trials, steps.plan.seed, ledger))
@@ -159,8 +169,9 @@ def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:
     # Who decides the experiment is settled: the winner, else the last that was measured.
     decided = proposal.ranking[0] if proposal.ranking else ledger[-1].trial
     at = order.index(decided)
-    result = steps.live(plans[decided], results[at])
-    results[at], stop = steps.settle(recorded_plan(steps.run_directory, plans[decided]), result)
+    steps.unsettled = lambda: results
+    results[at] = steps.live(plans[decided], results[at])
+    results[at], stop = steps.settle(recorded_plan(steps.run_directory, plans[decided]), results, at)
     kept = results[at].verdict == "KEEP"
     return Searched(
         results=results,

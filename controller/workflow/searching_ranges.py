@@ -78,6 +78,7 @@ def smallest_capacity(context: RunContext, hosts: Sequence[str]) -> Capacity:
 def run_bayes(steps: Steps, experiment: Experiment, *, first: int, experiments: int) -> Searched:
     """Search the ranges of one experiment; `first`: the number of its first trial. At most one variant is kept."""
     search = _RangeSearch(steps, experiment, first, experiments)
+    steps.unsettled = search.results
     search.explore()
     search.confirm()
     search.prune()
@@ -101,6 +102,10 @@ class _RangeSearch:
         self._winner: tuple[TrialPlan, TrialResult] | None = None
         self._stopped = ""
         self._ended_early = False
+
+    def results(self) -> list[TrialResult]:
+        """What it has come to so far."""
+        return self._results
 
     @property
     def _ledger(self) -> list[Entry]:
@@ -290,8 +295,7 @@ class _RangeSearch:
             result = (ends or self._results)[-1]
             plan = self._plans[result.trial]
         at = next(index for index, each in enumerate(self._results) if each.trial == result.trial)
-        result = self._results[at]
-        self._results[at], stop = steps.settle(recorded_plan(steps.run_directory, plan), result)
+        self._results[at], stop = steps.settle(recorded_plan(steps.run_directory, plan), self._results, at)
         kept = self._results[at].verdict == "KEEP"
         return Searched(
             results=self._results,

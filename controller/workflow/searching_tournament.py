@@ -85,8 +85,9 @@ def run_tournament(steps: Steps, experiment: Experiment, *, first: int, candidat
     # Where nothing is kept, what ended the tournament is settled, else its last match.
     decided = proposal.ranking[0] if proposal.ranking else (ended.trial if ended else played[-1].match.trial)
     at = decided - first
-    result = steps.live(plans[decided], results[at])
-    results[at], stop = steps.settle(recorded_plan(steps.run_directory, plans[decided]), result)
+    steps.unsettled = lambda: results
+    results[at] = steps.live(plans[decided], results[at])
+    results[at], stop = steps.settle(recorded_plan(steps.run_directory, plans[decided]), results, at)
     return Searched(
         results=results,
         baseline=steps.baseline,

@@ -7,12 +7,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from controller.adapters.files.kept import read_kept, write_kept
-from controller.model.errors import FleetLocked, HandEdited, HostFailed
-from controller.model.events import StepStarted, TrialSettled
+from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.kept import read_kept_text, with_kept
+from controller.model.commit import Commit
+from controller.model.errors import FleetLocked, HandEdited, HostFailed, Interrupted, RatchetError, RestoreUnverified
+from controller.model.events import Notice, StepStarted, TrialSettled
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
+from controller.report.words import effect_words
+from controller.workflow.committing import carry_out
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_baseline
+from controller.workflow.evidence import SETTLED, trial_directory
+from controller.workflow.hosts import edited_on_baseline, hand_edited
 from controller.workflow.quarantine import (
     HOST_FAILURES,
     leave_out,
@@ -21,7 +26,7 @@ from controller.workflow.quarantine import (
     quarantines,
     too_few,
 )
-from controller.workflow.staging import commit, roll_back
+from controller.workflow.staging import Rejected, on_record, roll_back, stage_everywhere, tell_undeployed
 
 
 def settle(
@@ -55,11 +60,22 @@ def settle(
     )
     result = result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
     context.observer(TrialSettled(trial=trial.number, text=settled.text))
+    _leave_word(context, run_id, result)
     return {
         "result": json.loads(result.model_dump_json()),
         "baseline": settled.baseline,
         "stop": settled.stop or _stop(context, result, settled.baseline),
     }
+
+
+def _leave_word(context: RunContext, run_id: str, result: TrialResult) -> None:
+    """Who ends this run by hand tells what it has settled from here."""
+    folder = trial_directory(context.run_directory(run_id), result.trial)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / SETTLED, result.model_dump_json(indent=1) + "\n")
+    except (OSError, HostFailed) as error:
+        context.observer(Notice(level="warning", text=f"{folder / SETTLED} is not written: {error}"))
 
 
 @dataclass(frozen=True)
@@ -73,33 +89,74 @@ class _Settled:
 
 
 def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settled) -> _Settled:
-    """Carry a KEEP out. A commit that fails is taken back everywhere; one that edits are in the way of is not begun."""
-    edits = edited_on_baseline(context.fleet, settled.baseline)
+    """Carry a KEEP out. What fails before a host has confirmed it is taken back everywhere; nothing later is."""
+    baseline = settled.baseline
+    edits = edited_on_baseline(context.fleet, baseline)
     if edits:
         # A commit would make the edits the baseline; that is the operator's to say.
         note = hand_edited(context.fleet.name, edits).what
         return replace(settled, result=_failed(settled.result, "host-failed", note, sorted(edits)))
+    context.observer(StepStarted(text=f"trial {trial.number}: committing on every host"))
     try:
-        baseline = _keep(context, run_id, trial, settled.result, sorted(settled.baseline))
-        return replace(settled, baseline=baseline, text=f"kept on {len(baseline)} hosts, verified")
-    except FleetLocked:
-        # Nothing is done on the host that is another's; those that are still ours had better not go on with it.
-        ours = context.claims.still_ours(settled.baseline)
-        if ours:
-            commit(context, {}, ours)
-            verify_baseline(context.fleet, {host: settled.baseline[host] for host in ours})
+        commit, doubt = carry_out(context, _planned(context, run_id, trial, settled.result, baseline))
+    except (FleetLocked, RestoreUnverified):
         raise
-    except HostFailed as error:
-        failure = error
-    context.observer(StepStarted(text="the commit failed; putting the baseline back"))
-    at_fault = named_hosts(failure, sorted(settled.baseline)) if quarantines(context) else []
-    result = _failed(settled.result, "commit-failed", f"{failure.where}: {failure.what}", at_fault)
-    rest = {host: configuration for host, configuration in settled.baseline.items() if host not in at_fault}
-    leave_out(context, run_id, dict.fromkeys(at_fault, failure.what))
-    if rest:
-        commit(context, {}, sorted(rest))
-        verify_baseline(context.fleet, rest)
-    return replace(settled, result=result, baseline=rest, text="the commit failed; baseline restored and verified")
+    except (RatchetError, Rejected) as error:
+        what, where = (error.what, error.where) if isinstance(error, RatchetError) else (str(error), "")
+        context.observer(StepStarted(text="the commit failed; putting the baseline back"))
+        at_fault = named_hosts(error, sorted(baseline)) if isinstance(error, HostFailed) and where else []
+        reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "commit-failed"
+        note = what if not where or where in what else f"{where}: {what}"
+        return replace(settled, result=_failed(settled.result, reason, note, at_fault if quarantines(context) else []))
+    result = settled.result.model_copy(update={"parameters": dict(commit.parameters)})
+    confirmed = {host: commit.after[host] for host in commit.confirmed if host in baseline}
+    text = f"kept on {len(confirmed)} hosts, {'in doubt: ' + ', '.join(sorted(doubt)) if doubt else 'verified'}"
+    tell_undeployed(context, confirmed)
+    if not doubt:
+        return replace(settled, result=result, baseline=confirmed, text=text)
+    message = f"trial {trial.number} is kept on {len(confirmed)} of {len(baseline)} hosts; " + "; ".join(
+        f"{host}: {why}" for host, why in sorted(doubt.items())
+    )
+    if quarantines(context):
+        leave_out(context, run_id, doubt)
+        rest = {host: configuration for host, configuration in confirmed.items() if host not in doubt}
+        return replace(settled, result=result, baseline=rest, text=text)
+    message += f"\n  next: make it reachable, then: controller rollback --fleet {context.fleet.name} (it finishes this "
+    message += f"change; controller rollback --before {run_id} undoes it everywhere)"
+    stop = {"status": "unverified", "message": message}
+    return replace(settled, result=result, baseline=commit.direction, text=text, stop=stop)
+
+
+def _planned(
+    context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, baseline: dict[str, str]
+) -> Commit:
+    """The commit of exactly what was measured, on every host that takes part.
+
+    Raises HostFailed, Rejected: it cannot be staged somewhere. BadInput: the kept parameters cannot be written.
+    """
+    after = stage_everywhere(context, trial, baseline)
+    # Parameters that both arms had are part of what was measured, unless they are the baseline's already.
+    parameters = dict(trial.variant.parameters)
+    if trial.control_ids != {host: baseline.get(host) for host in trial.control_ids}:
+        parameters = dict(trial.experiment.requires) | parameters
+    before = read_kept_text(context.project, context.fleet.name)
+    effect = result.confirmed_effect or result.effect
+    told = "" if effect is None else effect_words(effect, result.objective)
+    name = f"{trial.experiment.name}/{trial.variant.name}"
+    comment = ", ".join(part for part in (run_id, name, told) if part)
+    return Commit(
+        commit_id=f"{run_id}/{trial.number}",
+        fleet=context.fleet.name,
+        run_id=run_id,
+        why=f"the commit of {name}",
+        started_at=context.now(),
+        before=baseline,
+        after=after,
+        kept_before=before,
+        kept_after=with_kept(context.project, context.fleet.name, parameters=parameters, comment=comment, text=before),
+        parameters=parameters,
+        comment=comment,
+    )
 
 
 def _failed(result: TrialResult, reason: ReasonCode, note: str, hosts: list[str]) -> TrialResult:
@@ -108,7 +165,7 @@ def _failed(result: TrialResult, reason: ReasonCode, note: str, hosts: list[str]
 
 def _revert(context: RunContext, run_id: str, settled: _Settled) -> _Settled:
     """Put the baseline back on every host."""
-    result, baseline = settled.result, settled.baseline
+    result, baseline = settled.result, on_record(context, settled.baseline)
     context.observer(StepStarted(text=f"trial {result.trial}: rolling back and verifying"))
     text = "baseline restored and verified"
     if quarantines(context):
@@ -123,36 +180,6 @@ def _revert(context: RunContext, run_id: str, settled: _Settled) -> _Settled:
         stop = {"status": "failed", "message": f"trial {result.trial}: {error}"}
         return replace(settled, text=f"baseline live; {error.what}", stop=stop)
     return replace(settled, text=text)
-
-
-def _keep(context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, hosts: list[str]) -> dict[str, str]:
-    """Commit on every host that takes part, write the kept parameters into the inventory, record the new baselines.
-
-    Until the parameters are written, the inventory still renders to the old baseline, so that a failed commit is
-    undone by committing the inventory.
-    """
-    context.observer(StepStarted(text=f"trial {trial.number}: committing on every host"))
-    kept = read_kept(context.project, context.fleet.name) | trial.variant.parameters
-    confirmed = commit(context, kept, hosts)
-    verify_baseline(context.fleet, confirmed)
-    effect = result.confirmed_effect or result.effect
-    write_kept(
-        context.project,
-        context.fleet.name,
-        parameters=dict(trial.variant.parameters),
-        run_id=run_id,
-        experiment=f"{trial.experiment.name}/{trial.variant.name}",
-        effect="" if effect is None else f"{result.objective} {effect.estimate:+.1%} better",
-    )
-    for host, configuration in confirmed.items():
-        context.store.record_baseline(
-            fleet=context.fleet.name,
-            host=host,
-            configuration=configuration,
-            run_id=run_id,
-            recorded_at=context.now(),
-        )
-    return confirmed
 
 
 def _stop(context: RunContext, result: TrialResult, left: dict[str, str]) -> dict[str, str] | None:

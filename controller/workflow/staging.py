@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 from controller.adapters.ansible import HostOutcome, PlaybookResult, run_playbook
-from controller.model.errors import BadInput, HostFailed, RestoreUnverified
+from controller.adapters.files.earlier_fleet import fleet_with_kept
+from controller.model.errors import BadInput, FleetLocked, HostFailed, RatchetError, RestoreUnverified
+from controller.model.events import Notice
 from controller.model.experiment import Experiment, ParameterValue, Variant
-from controller.model.trial import ReasonCode
+from controller.model.trial import ReasonCode, TrialPlan
 from controller.workflow.adopting import tell_adopted
 from controller.workflow.context import RunContext
-from controller.workflow.hosts import edited_on_baseline, hand_edited, verify_running
+from controller.workflow.hosts import edited_on_baseline, hand_edited, on_each_host, read_status, verify_running
 
 BASELINE = "baseline"
 CONTROL = "control"
 VARIANT = "variant"
+# Of a diff that is told in a sentence.
+SHOWN_LINES = 6
 # A playbook ends what an earlier controller left of the same one: two at once would end each other.
 _PUSHING = threading.Lock()
 
@@ -48,16 +52,24 @@ def arms_of(
 
 
 def play(
-    context: RunContext, playbook: str, hosts: list[str], variables: dict[str, Any], *, check: bool = False
+    context: RunContext,
+    playbook: str,
+    hosts: list[str],
+    variables: dict[str, Any],
+    *,
+    check: bool = False,
+    fleet: str = "",
 ) -> PlaybookResult:
     """Run a playbook for this run, once more where a host had lost its claim with its power.
+
+    `fleet`: another inventory of the same hosts.
 
     Raises FleetLocked when it came too late for one of the hosts.
     """
     for last in (False, True):
         result = run_playbook(
             context.project,
-            context.fleet.name,
+            fleet or context.fleet.name,
             playbook,
             limit=hosts,
             extra_vars=variables | context.claims.variables,
@@ -106,23 +118,113 @@ def push(
     return result, staged
 
 
-def off_baseline(context: RunContext, confirmed: dict[str, str]) -> dict[str, str]:
-    """Of these hosts, who is not on what the inventory renders to; host -> what to do about it. Changes nothing."""
+class Undeployed(NamedTuple):
+    """What the inventory renders to for a host (None: it gave no answer, `why`), and how that differs from `live`."""
+
+    rendered: str | None
+    lines: list[str]
+    why: str = ""
+
+
+def undeployed(context: RunContext, confirmed: dict[str, str]) -> dict[str, Undeployed]:
+    """Of these hosts, whom the next deployment would change: what is written is not what is confirmed. Changes nothing.
+
+    Raises BadInput when the inventory cannot be used.
+    """
     arms = [{"name": BASELINE, "parameters": {}}]
     result = play(context, "push.yml", sorted(confirmed), {"variant_arms": arms}, check=True)
-    problems: dict[str, str] = {}
-    for host, configuration in confirmed.items():
+    found: dict[str, Undeployed] = {}
+    for host, configuration in sorted(confirmed.items()):
         outcome = result.hosts.get(host)
-        document = outcome.document if outcome else None
-        rendered = ((document or {}).get("configurations") or {}).get(BASELINE, {}).get("id")
+        arm = (((outcome.document if outcome else None) or {}).get("configurations") or {}).get(BASELINE, {})
+        rendered = arm.get("id")
         if rendered is None:
-            problems[host] = f"the push gave no answer: {outcome.message if outcome else 'never reached'}"
+            found[host] = Undeployed(None, [], outcome.message if outcome else "never reached")
         elif rendered != configuration:
-            problems[host] = (
-                f"is not on the fleet's baseline (the inventory renders to {rendered}, it has {configuration}); "
-                f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host}"
+            lines = [line for line in str(arm.get("diff_from_live", "")).splitlines() if line[:1] in "+-"]
+            found[host] = Undeployed(rendered, [line for line in lines if line[:3] not in {"+++", "---"}])
+    return found
+
+
+def off_baseline(context: RunContext, confirmed: dict[str, str]) -> dict[str, str]:
+    """Of these hosts, who is not on what the inventory renders to; host -> what to do about it. Changes nothing."""
+    return {
+        host: f"the push gave no answer: {found.why}"
+        if found.rendered is None
+        else f"is not on the fleet's baseline (the inventory renders to {found.rendered}, it has {confirmed[host]}); "
+        f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host}"
+        for host, found in undeployed(context, confirmed).items()
+    }
+
+
+def tell_undeployed(context: RunContext, confirmed: dict[str, str]) -> None:
+    """After a commit: say where what is written is not what was measured and committed, and whose word is wanted."""
+    try:
+        differing = undeployed(context, confirmed)
+    except FleetLocked:
+        raise
+    except RatchetError as error:
+        context.observer(
+            Notice(level="warning", text=f"whether the inventory says what was kept is not known: {error}")
+        )
+        return
+    for host, found in differing.items():
+        if found.rendered is None:
+            text = f"whether the inventory says what was kept is not known: {found.why}"
+        else:
+            more = f" (and {len(found.lines) - SHOWN_LINES} more lines)" if len(found.lines) > SHOWN_LINES else ""
+            text = (
+                f"has {confirmed[host]}, as it was measured, but the inventory renders to {found.rendered} now: "
+                f"{'; '.join(line.strip() for line in found.lines[:SHOWN_LINES])}{more}. Somebody has changed settings "
+                "and not deployed them, or they stand in a file that beats zz-kept.yml: undo that, or deploy it "
+                f"unmeasured: ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host}"
             )
-    return problems
+        context.observer(Notice(level="warning", host=host, text=text))
+
+
+def stage_everywhere(context: RunContext, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, str]:
+    """Host -> the id to commit: what was measured there; on hosts that have not measured, the same laid over theirs.
+
+    Raises HostFailed when a host's settings were changed and not deployed, or what was measured is not to be had any
+    more; Rejected when nginx refuses it on a host that has not measured; FleetLocked.
+    """
+    wanted = {host: trial.variant_ids[host] for host in baseline if host in trial.variant_ids}
+    members = [host for host in context.fleet.hosts if host.name in wanted]
+    statuses, _ = on_each_host(members, read_status)
+    lost = {host for host, status in statuses.items() if wanted[host] not in status.get("staged", [])}
+    missing = sorted(lost | (set(baseline) - set(wanted)))
+    if not missing:
+        return wanted
+    _, staged = push(context, trial.experiment, trial.variant, hosts=missing)
+    _, variants = arm_ids(staged, baseline, context.fleet.name)
+    for host in sorted(lost):
+        if variants[host] != wanted[host]:
+            raise HostFailed(
+                f"{wanted[host]}, which was measured, is not on the host any more, and its settings render to "
+                f"{variants[host]} now",
+                where=host,
+                next_step="run the experiment again",
+            )
+    return wanted | variants
+
+
+def stage_again(context: RunContext, wanted: dict[str, str], kept: str) -> dict[str, str]:
+    """Stage configurations that these hosts have had: what the inventory renders to with the text of an earlier
+    zz-kept.yml. Returns host -> what it renders to instead, where other settings have changed since.
+
+    Raises HostFailed, FleetLocked.
+    """
+    hosts = sorted(wanted)
+    context.claims.renew(hosts)
+    with fleet_with_kept(context.project, context.fleet.name, kept) as name:
+        result = play(context, "push.yml", hosts, {"variant_arms": [{"name": BASELINE, "parameters": {}}]}, fleet=name)
+    result.raise_for_failures()
+    documents = {host: result.hosts[host].document if host in result.hosts else None for host in hosts}
+    rendered = {
+        host: str((document or {}).get("configurations", {}).get(BASELINE, {}).get("id", "nothing"))
+        for host, document in documents.items()
+    }
+    return {host: found for host, found in rendered.items() if found != wanted[host]}
 
 
 def arm_ids(
@@ -173,6 +275,12 @@ def never_live(staged: dict[str, dict[str, Any]], design: str) -> bool:
     return bool(hosts)
 
 
+def on_record(context: RunContext, baseline: dict[str, str]) -> dict[str, str]:
+    """The baseline as it is recorded by now: a run that is resumed late may find a later one's."""
+    recorded = context.store.baselines(context.fleet.name)
+    return {host: recorded[host].configuration if host in recorded else own for host, own in baseline.items()}
+
+
 def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool = False) -> None:
     """Run the rollback playbook, then verify over fresh connections.
 
@@ -206,22 +314,3 @@ def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool
             edited.setdefault(host, f"the edit is kept as {', '.join(document['saved'])}")
     if edited:
         raise hand_edited(context.fleet.name, edited)
-
-
-def commit(context: RunContext, parameters: dict[str, ParameterValue], hosts: list[str]) -> dict[str, str]:
-    """Confirm the inventory's configuration with `parameters` laid over it; returns host -> the new baseline's id.
-
-    Raises FleetLocked, and HostFailed when any host refuses; the hosts that had taken it must then be committed back
-    by the caller.
-    """
-    context.claims.renew(hosts)
-    result = play(context, "commit.yml", hosts, {"variant_parameters": parameters})
-    result.raise_for_failures()
-    ids: dict[str, str] = {}
-    for host in hosts:
-        document = result.hosts[host].document if host in result.hosts else None
-        if document is None or not document.get("confirmed"):
-            raise HostFailed("the commit gave no answer", where=host, next_step="controller status, then run it again")
-        ids[host] = str(document["confirmed"])
-        tell_adopted(context, host, document)
-    return ids

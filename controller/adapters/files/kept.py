@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.documents import Document, parse_yaml, read_text
@@ -37,27 +45,76 @@ def read_kept(project: Project, fleet: str) -> dict[str, ParameterValue]:
     return _parse(read_kept_text(project, fleet), kept_file(project, fleet))[1]
 
 
-def write_kept(
-    project: Project,
-    fleet: str,
-    *,
-    parameters: dict[str, ParameterValue],
-    run_id: str,
-    experiment: str,
-    effect: str,
-) -> None:
-    """Lay `parameters` over what was kept, leaving every other line as it is. Writing the same twice changes nothing.
+def with_kept(
+    project: Project, fleet: str, *, parameters: Mapping[str, ParameterValue], comment: str, text: str | None = None
+) -> str:
+    """The file's text with `parameters` laid over what was kept, every other line as it is; `comment` explains them.
 
-    Raises BadInput when the file is damaged, HostFailed when it cannot be written.
+    It is read back: what it says is what was asked for. `text`: the file's, where it is known already.
+    Raises BadInput when the file is damaged, or so odd that nothing can be laid over it.
     """
     path = kept_file(project, fleet)
-    text = read_kept_text(project, fleet)
-    document, _ = _parse(text, path)
-    comment = _comment(run_id, experiment, effect)
-    lines = _without(text.splitlines(), document, set(parameters)) or HEADER.format(fleet=fleet).splitlines()
-    lines += [f"{name}: {_one_line(value)}  # {comment}" for name, value in parameters.items()]
+    text = read_kept_text(project, fleet) if text is None else text
+    before = _parse(text, path)[1]
+    if before == {**before, **parameters}:
+        return text
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 1 << 30
+    editor.representer.add_representer(_Float, _float_node)
+    try:
+        document = editor.load(text)
+        if document is None:
+            # Nothing but comments, or nothing at all.
+            text = text or HEADER.format(fleet=fleet)
+            document = editor.load(f"{text.removesuffix('...').rstrip()}\n{{}}\n")
+        document.fa.set_block_style()
+        for name, value in parameters.items():
+            # What was kept before with this value was explained then.
+            if before.get(name, ...) != value:
+                document[name] = _plain(value)
+                _explain(document, name, comment)
+        out = StringIO()
+        editor.dump(document, out)
+        after = out.getvalue()
+        read = _parse(after, path)[1]
+    except (YAMLError, BadInput, AttributeError, TypeError, ValueError) as error:
+        raise _odd(path, str(error).splitlines()[0]) from None
+    if read != before | dict(parameters):
+        raise _odd(path, "the new text would not say what was kept")
+    return after
+
+
+class _Float(float):
+    """Written as PyYAML writes it, which takes ruamel's 5e-324 for text."""
+
+
+def _float_node(representer: RoundTripRepresenter, value: _Float) -> ScalarNode:
+    text = yaml.safe_dump(float(value)).splitlines()[0]
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+def _explain(document: CommentedMap, name: str, comment: str) -> None:
+    """Put the comment at the end of the parameter's line; what ruamel keeps behind it are the lines below."""
+    below = ""
+    if name in document.ca.items and document.ca.items[name][2]:
+        below = str(document.ca.items[name].pop(2).value).partition("\n")[2]
+        del document.ca.items[name]
+    document.yaml_add_eol_comment(_one_line(comment) or "kept", name, column=0)
+    document.ca.items[name][2].value += f"\n{below}"
+
+
+def write_kept_text(project: Project, fleet: str, text: str) -> None:
+    """Replace the file. Raises HostFailed when it cannot be written."""
+    path = kept_file(project, fleet)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(lines) + "\n")
+    write_atomically(path, text)
+
+
+def _odd(path: Path, why: str) -> BadInput:
+    return BadInput(
+        f"cannot be added to: {why}", where=str(path), next_step="write it as plain lines, one `nginx_NAME: VALUE` each"
+    )
 
 
 def _parse(text: str, path: Path) -> tuple[Document, dict[str, ParameterValue]]:
@@ -82,29 +139,17 @@ def _parse(text: str, path: Path) -> tuple[Document, dict[str, ParameterValue]]:
     return document, value
 
 
-def _without(lines: list[str], document: Document, names: set[str]) -> list[str]:
-    """The lines but those of the named parameters: from the name up to the next name at the left margin."""
-    starts = sorted(
-        (line, str(place[0])) for place, (line, _) in document.positions.items() if len(place) == 1 and place[0]
-    )
-    gone: set[int] = set()
-    for index, (start, name) in enumerate(starts):
-        if name in names:
-            end = starts[index + 1][0] if index + 1 < len(starts) else len(lines) + 1
-            gone.add(start)
-            # What follows an entry and is indented belongs to it; comments and blank lines do not.
-            gone.update(at for at in range(start + 1, end) if lines[at - 1].startswith((" ", "- ")))
-    return [line for number, line in enumerate(lines, 1) if number not in gone]
-
-
-def _comment(*parts: str) -> str:
-    """The parts on one line, without what would end it or the document."""
-    text = ", ".join(part for part in parts if part)
+def _one_line(text: str) -> str:
+    """The text without what would end the line or the document."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def _one_line(value: ParameterValue) -> str:
-    """The value as YAML on one line, so that deleting the line undoes it."""
-    style = '"' if isinstance(value, str | list) else None
-    text: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=1 << 30)
-    return text.removesuffix("...\n").strip()
+def _plain(value: ParameterValue) -> object:
+    """The value on one line, so that deleting the line undoes it; text in quotes, so that every reader takes it so."""
+    if isinstance(value, str):
+        return DoubleQuotedScalarString(value)
+    if isinstance(value, list):
+        items = CommentedSeq([DoubleQuotedScalarString(item) for item in value])
+        items.fa.set_flow_style()
+        return items
+    return _Float(value) if isinstance(value, float) else value

@@ -69,6 +69,17 @@ generations = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False),
 )
 
+# Changes of baselines (commits.py); `document` is the JSON of Commit.
+commits = sa.Table(
+    "ratchet_commits",
+    metadata,
+    sa.Column("commit_id", sa.String(80), primary_key=True),
+    sa.Column("fleet", sa.String(64), nullable=False, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", sa.String(40), nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
+
 quarantine = sa.Table(
     "ratchet_quarantine",
     metadata,
@@ -181,7 +192,8 @@ class Store:
             return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
         return (sa.func.julianday("now") - UNIX_EPOCH_DAY) * 86400.0
 
-    def _upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
+    def upsert(self, table: sa.Table, key: dict[str, str], values: dict[str, str]) -> None:
+        """Update the row of that key, or insert it. Raises HostFailed."""
         condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
         update = sa.update(table).where(condition).values(**values)
         try:
@@ -195,7 +207,7 @@ class Store:
 
     def record_run(self, *, run_id: str, fleet: str, status: str, started_at: str, result: str) -> None:
         """Insert or update one run; `result` is the JSON of RunResult."""
-        self._upsert(
+        self.upsert(
             runs, {"run_id": run_id}, {"fleet": fleet, "status": status, "started_at": started_at, "result": result}
         )
 
@@ -207,7 +219,7 @@ class Store:
 
     def record_baseline(self, *, fleet: str, host: str, configuration: str, run_id: str, recorded_at: str) -> None:
         """Remember what was last confirmed on a host."""
-        self._upsert(
+        self.upsert(
             baselines,
             {"fleet": fleet, "host": host},
             {"configuration": configuration, "run_id": run_id, "recorded_at": recorded_at},
@@ -223,14 +235,14 @@ class Store:
         }
 
     def forget(self, fleet: str) -> None:
-        """Forget what was confirmed on the fleet's hosts, and who was quarantined: they are gone."""
+        """Forget the fleet's baselines, commits under way, and who was quarantined: its hosts are gone."""
         with self.transaction() as connection:
-            for table in (baselines, quarantine):
+            for table in (baselines, quarantine, commits):
                 connection.execute(sa.delete(table).where(table.c.fleet == fleet))
 
     def quarantine(self, *, fleet: str, host: str, why: str, run_id: str, since: str) -> None:
         """Remember that a host is left out."""
-        self._upsert(quarantine, {"fleet": fleet, "host": host}, {"why": why, "run_id": run_id, "since": since})
+        self.upsert(quarantine, {"fleet": fleet, "host": host}, {"why": why, "run_id": run_id, "since": since})
 
     def quarantined(self, fleet: str) -> dict[str, Quarantined]:
         """Host -> why it is left out."""
@@ -246,7 +258,7 @@ class Store:
 
     def record_audit_head(self, log: str, *, entries: int, digest: str) -> None:
         """Remember how long that audit log is, and the hash of its last entry."""
-        self._upsert(audit_heads, {"log": log}, {"entries": str(entries), "digest": digest})
+        self.upsert(audit_heads, {"log": log}, {"entries": str(entries), "digest": digest})
 
     def audit_head(self, log: str) -> tuple[int, str] | None:
         """(entries, hash of the last) as recorded; None before the first entry."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +15,7 @@ from controller.adapters.files.atomic import replacing, write_atomically
 from controller.adapters.files.experiments import load_experiments
 from controller.adapters.files.fleet import load_fleet
 from controller.adapters.files.hosts_file import read_hosts, write_hosts
-from controller.adapters.files.kept import kept_file, read_kept, read_kept_text, write_kept
+from controller.adapters.files.kept import kept_file, read_kept, read_kept_text, with_kept, write_kept_text
 from controller.adapters.files.keys import HostSeeds, ensure_fleet_key
 from controller.adapters.files.known_hosts import KnownHosts
 from controller.adapters.files.runs import list_runs, read_run
@@ -157,44 +159,67 @@ def test_a_seed_is_known_until_its_successor_is_trusted(project: Project) -> Non
     assert seeds.seed("web-1") == seeds.successor("web-1") == ""
 
 
+def keep(project: Project, parameters: dict[str, Any], comment: str) -> None:
+    write_kept_text(project, "web", with_kept(project, "web", parameters=parameters, comment=comment))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only a comment\n",
+        "---\n",
+        "{}\n",
+        "{nginx_gzip: true}\n",
+        "nginx_gzip: true\n...\n",
+        "nginx_a: &x 5\nnginx_b: *x\n",
+        "nginx_gzip_types: [\n'text/css',\n'text/plain'\n]\n",
+        "nginx_a: 'one\ntwo'",
+        "---\n# mine\nnginx_a: 1\n",
+        "nginx_a: yes  # why\n\n# about b\nnginx_b: 0755\n# end\n",
+        "nginx_a:\n  - x\n  - y\nnginx_c: 1",
+        " nginx_a: 5\n nginx_b: 6\n",
+    ],
+)
+def test_whatever_people_made_of_the_file_it_reads_back_as_what_it_said_and_what_was_kept(
+    text: str, project: Project
+) -> None:
+    path = kept_file(project, "web")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    before = read_kept(project, "web")
+    new: dict[str, Any] = {"nginx_gzip_types": ["text/xml"], "nginx_a": 7, "nginx_b": "off"}
+    for _ in range(2):
+        keep(project, new, "r-1, e/v: 5 %\nlower")
+        assert read_kept(project, "web") == before | new == yaml.safe_load(path.read_text())
+    assert all(comment in path.read_text() for comment in re.findall("# (?:mine|about b|end|only a comment)", text))
+
+
 def test_kept_parameters_lie_over_earlier_ones_and_leave_the_operators_lines_alone(project: Project) -> None:
     path = kept_file(project, "web")
     assert read_kept_text(project, "web") == ""
-    write_kept(
-        project,
-        "web",
-        parameters={"nginx_gzip_comp_level": 4, "nginx_gzip_types": ["text/css", "text/xml"]},
-        run_id="r-1",
-        experiment="gzip-level/level-4",
-        effect="p50 +24.0% better",
-    )
+    first = {"nginx_gzip_comp_level": 4, "nginx_gzip_types": ["text/css", "text/xml"]}
+    keep(project, first, "r-1, gzip-level/level-4, p50 24.0 % lower")
     path.write_text(path.read_text() + "# mine\nnginx_sendfile:\n  true\n# also mine\n")
-    write_kept(
-        project,
-        "web",
-        parameters={"nginx_gzip_comp_level": 3, "nginx_sendfile": False},
-        run_id="r-2",
-        experiment="e/v",
-        effect="",
-    )
+    keep(project, {"nginx_gzip_comp_level": 3, "nginx_sendfile": False}, "r-2, e/v")
     text = path.read_text()
     assert read_kept(project, "web") == {
         "nginx_gzip_comp_level": 3,
         "nginx_gzip_types": ["text/css", "text/xml"],
         "nginx_sendfile": False,
     }
-    assert "nginx_gzip_comp_level: 3  # r-2, e/v\n" in text
+    assert "nginx_gzip_comp_level: 3 # r-2, e/v\n" in text
     assert text.count("nginx_gzip_comp_level") == 1
-    assert "# mine\n# also mine\n" in text
+    assert "# mine\nnginx_sendfile: false # r-2, e/v\n# also mine\n" in text
     assert yaml.safe_load(text) == read_kept(project, "web")
 
 
 def test_deleting_a_line_of_the_kept_parameters_undoes_exactly_that_one(project: Project) -> None:
-    parameters: dict[str, bool | int | float | str | list[str]] = {
+    parameters: dict[str, Any] = {
         "nginx_gzip_types": ["a/b", "c/d"],
         "nginx_gzip": True,
     }
-    write_kept(project, "web", parameters=parameters, run_id="r-1", experiment="e/v", effect="")
+    keep(project, parameters, "r-1, e/v")
     path = kept_file(project, "web")
     lines = [line for line in path.read_text().splitlines() if not line.startswith("nginx_gzip_types")]
     path.write_text("\n".join(lines) + "\n")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from controller.adapters.files.documents import read_json, read_yaml
 from controller.adapters.files.experiments import load_experiments
 from controller.adapters.files.fleet import load_fleet, load_settings
-from controller.adapters.files.kept import kept_file, read_kept, write_kept
+from controller.adapters.files.kept import kept_file, read_kept, with_kept, write_kept_text
 from controller.adapters.files.keys import ensure_fleet_key
 from controller.adapters.files.runs import list_runs, read_run
 from controller.model.errors import RatchetError
@@ -189,7 +189,7 @@ def test_any_kept_parameters_and_any_run(raw: bytes) -> None:
 def test_what_is_kept_reads_back_exactly_on_one_line_each(parameters: dict[str, Any], words: str) -> None:
     with _project() as project:
         for _ in range(2):
-            write_kept(project, "web", parameters=parameters, run_id="r-1", experiment=words, effect=words)
+            write_kept_text(project, "web", with_kept(project, "web", parameters=parameters, comment=words))
             assert read_kept(project, "web") == parameters
         lines = kept_file(project, "web").read_text().split("\n")
         assert [line.split(":")[0] for line in lines if line.startswith("nginx_")] == list(parameters)

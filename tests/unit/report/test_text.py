@@ -49,7 +49,7 @@ def host(**fields: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_status_of_healthy_hosts_is_one_line_each(width: int) -> None:
-    document = {"fleet": "lab", "hosts": [host(), host(host="lab-2")], "unfinished_runs": []}
+    document = {"fleet": "lab", "hosts": [host(), host(host="lab-2")], "unfinished_runs": [], "open_commits": []}
     text = printed(status_table(document), width)
     assert "fleet lab: 2 of 2 hosts healthy" in text
     assert len(text.splitlines()) == 4
@@ -60,12 +60,20 @@ def test_what_needs_attention_is_told_with_what_to_type() -> None:
         "fleet": "lab",
         "hosts": [
             host(healthy=False, problem="cannot be reached [red]x[/red]", live="", confirmed="", nginx=""),
-            host(host="lab-2", recorded="ffff", lease={"until": 1}),
+            host(host="lab-2", recorded="ffff", lease={"until": 1}, inventory="eeee"),
         ],
         "unfinished_runs": ["r-1"],
+        "open_commits": [
+            {"why": "the commit of gzip/l4", "run": "r-2", "forward": True, "hosts": ["lab-2"]},
+            {"why": "the commit of gzip/l5", "run": "r-3", "forward": False, "hosts": ["lab-1", "lab-2"]},
+        ],
     }
     text = printed(status_table(document), 100)
     assert "lab-1: cannot be reached [red]x[/red]" in text
     assert "lab-2: its baseline was confirmed outside a run" in text
     assert "lab-2: a trial is under way" in text
     assert "controller resume r-1" in text
+    assert "lab-2: the inventory renders to eeee, which is not deployed" in text
+    flat = " ".join(text.split())
+    assert "the commit of gzip/l4 (r-2) was broken off; not done yet: lab-2. controller rollback --fleet lab" in flat
+    assert "the commit of gzip/l5 (r-3) was broken off; nothing was confirmed, and it goes back" in flat

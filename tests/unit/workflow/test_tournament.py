@@ -118,7 +118,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     monkeypatch.setattr(searching_tournament, "run_stint", _stint)
     monkeypatch.setattr(searching_tournament, "result_of", _result)
     monkeypatch.setattr(Steps, "live", lambda _self, _trial, result: result)
-    monkeypatch.setattr(Steps, "settle", lambda _self, _trial, result: (result, None))
+    monkeypatch.setattr(Steps, "settle", lambda _self, _trial, results, at: (results[at], None))
     return steps
 
 

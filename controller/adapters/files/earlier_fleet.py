@@ -1,0 +1,48 @@
+"""A fleet's inventory as it would be with other kept parameters, for as long as something is rendered from it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller.adapters.files.kept import kept_file
+from controller.model.errors import HostFailed
+from controller.model.project import Project
+
+
+@contextmanager
+def fleet_with_kept(project: Project, fleet: str, text: str) -> Iterator[str]:
+    """The name of a fleet that is this one but for its zz-kept.yml, which says `text`.
+
+    It stands beside the fleet, so that paths relative to it lead where they did. Raises HostFailed when it cannot be
+    written.
+    """
+    real = project.inventory(fleet)
+    inside = kept_file(project, fleet).parent.relative_to(real)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{fleet}-", dir=real.parent))
+    except OSError as error:
+        raise HostFailed(
+            f"cannot be written to: {error.strerror or error}",
+            where=str(real.parent),
+            next_step="make it writable, or free space on its disk, then run the command again",
+        ) from None
+    try:
+        _link(real, folder, inside.parts)
+        (folder / inside / kept_file(project, fleet).name).write_text(text)
+        yield folder.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(real: Path, folder: Path, way: tuple[str, ...]) -> None:
+    """Everything is a link to the fleet's own, but the folders on the way to the file, and that file."""
+    if way:
+        (folder / way[0]).mkdir()
+        _link(real / way[0], folder / way[0], way[1:])
+    for entry in real.iterdir() if real.is_dir() else ():
+        if entry.name not in {*way[:1], *(() if way else ("zz-kept.yml",))}:
+            (folder / entry.name).symlink_to(entry.resolve())

@@ -1,0 +1,82 @@
+"""End a run by hand, where nothing else can: its hosts on their baseline, what it has measured sealed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.kept import read_kept_text
+from controller.adapters.store import Store
+from controller.model.errors import RatchetError
+from controller.model.project import Project
+from controller.model.run import RunPlan, RunResult, RunStatus
+from controller.model.trial import TrialResult
+from controller.workflow.context import RunContext
+from controller.workflow.evidence import SETTLED
+from controller.workflow.rollback import roll_back_to_baseline
+from controller.workflow.sealing import seal
+
+BY_HAND = "ended by hand (controller end)"
+
+
+def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
+    """Finish or take back the commit that it may have been at, roll back, and seal it. Raises HostFailed, FleetLocked.
+
+    Hosts that cannot be shown to be on their baseline are named in its message, and its status is `unverified`.
+    """
+    status: RunStatus = "failed"
+    message = BY_HAND
+    left: dict[str, str] = {}
+    try:
+        left = roll_back_to_baseline(context)
+    except RatchetError as error:
+        status, message = "unverified", f"{BY_HAND}\n{error}"
+        recorded = context.store.baselines(context.fleet.name)
+        left = {host.name: recorded[host.name].configuration for host in context.fleet.hosts if host.name in recorded}
+    result = _result(context.run_directory(run_id), run_id, context.fleet.name, started_at)
+    result = result.model_copy(update={"status": status, "message": message, "baseline_before": left})
+    document = {"result": result.model_dump(mode="json"), "left": left}
+    return seal(context, document | {"kept": read_kept_text(context.project, context.fleet.name)})
+
+
+def end_without_fleet(project: Project, store: Store, run_id: str, fleet: str, started_at: str) -> RunResult:
+    """Seal a run whose fleet is gone (renamed, destroyed): there is no host left to put back."""
+    result = _result(project.runs / run_id, run_id, fleet, started_at)
+    message = f"{BY_HAND}; fleet {fleet} is gone, and no host was looked at"
+    result = result.model_copy(update={"message": message})
+    (project.runs / run_id).mkdir(parents=True, exist_ok=True)
+    write_atomically(project.runs / run_id / "verdict.json", result.model_dump_json(indent=1) + "\n")
+    store.record_run(
+        run_id=run_id, fleet=fleet, status=result.status, started_at=started_at, result=result.model_dump_json()
+    )
+    return result
+
+
+def _result(folder: Path, run_id: str, fleet: str, started_at: str) -> RunResult:
+    """What the run has settled, as far as its folder can be read."""
+    plan = _read(RunPlan, folder / "plan.json")
+    settled = [_read(TrialResult, path) for path in sorted(folder.glob(f"trials/*/{SETTLED}"))]
+    return RunResult(
+        run_id=run_id,
+        fleet=fleet,
+        seed=plan.seed if plan else 0,
+        status="failed",
+        started_at=started_at,
+        seconds=0.0,
+        trials=sorted((trial for trial in settled if trial), key=lambda trial: trial.trial),
+        baseline_before={},
+        baseline_after={},
+        message=BY_HAND,
+        strategy=plan.strategy if plan else "first-winner",
+    )
+
+
+def _read(model: Any, path: Path) -> Any:
+    """None where it is not there, or damaged."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,261 @@
+"""A commit ends on the one configuration or the other, everywhere, whatever breaks off; the record says which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.files.kept import kept_file, read_kept, read_kept_text
+from controller.adapters.store import open_commits, read_commit
+from controller.model.errors import HostFailed, Interrupted
+from controller.workflow.committing import carry_out, finish_open, supersede
+from tests.unit.workflow.commit_world import AFTER, BEFORE, LATER, NAMES, Killed, World
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def recorded(world: World) -> dict[str, str]:
+    return {host: baseline.configuration for host, baseline in world.store.baselines("web").items()}
+
+
+def assert_kept(world: World) -> None:
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, AFTER) == recorded(world)
+    assert read_kept(world.context.project, "web") == {"nginx_gzip_comp_level": 4}
+    assert open_commits(world.store, "web") == []
+
+
+def assert_untouched(world: World) -> None:
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, BEFORE)
+    assert read_kept_text(world.context.project, "web") == "" and recorded(world) == {}
+    assert open_commits(world.store, "web") == []
+
+
+def test_every_host_is_live_before_the_first_confirms_and_what_was_done_is_recorded(world: World) -> None:
+    done = carry_out(world.context, world.commit())
+    assert done.commit.state == "done" and done.doubt == {}
+    assert_kept(world)
+    asked = [call.split()[0] for call in world.calls]
+    assert asked.index("confirm") > max(at for at, call in enumerate(asked) if call == "switch")
+    # What is to come is on record before it begins.
+    assert asked[0] == "record_commit" == asked[asked.index("confirm") - 1]
+    assert carry_out(world.context, world.commit()).commit.state == "done"
+
+
+@pytest.mark.parametrize("when", ["refuses", "down"])
+def test_a_host_that_does_not_take_it_takes_it_back_from_all(when: str, world: World) -> None:
+    if when == "down":
+        world.down = {"web-2"}
+    else:
+        world.refusing = {"web-2": {"switch"}}
+    with pytest.raises(HostFailed) as caught:
+        carry_out(world.context, world.commit())
+    assert caught.value.where == "web-2" and not any(call.startswith("confirm") for call in world.calls)
+    assert_untouched(world)
+    with pytest.raises(HostFailed, match="was taken back"):
+        carry_out(world.context, world.commit())
+
+
+def test_another_baseline_than_it_was_measured_against_is_left_alone(world: World) -> None:
+    world.live["web-3"] = world.confirmed["web-3"] = LATER
+    with pytest.raises(HostFailed, match=f"its baseline is {LATER} by now"):
+        carry_out(world.context, world.commit())
+    assert world.confirmed == world.live == {"web-1": BEFORE, "web-2": BEFORE, "web-3": LATER}
+
+
+def test_a_host_that_is_away_while_the_others_confirm_is_waited_for(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-1":
+            world.down = {"web-2"}
+        if len(world.slept) == 3:
+            world.down = set()
+
+    world.at = at
+    done = carry_out(world.context, world.commit())
+    assert done.doubt == {} and len(world.slept) == 3
+    assert_kept(world)
+
+
+@pytest.mark.parametrize("how", ["away", "refuses"])
+def test_a_host_that_cannot_confirm_is_in_doubt_until_whoever_comes_next_has_finished_it(
+    how: str, world: World
+) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-1" and how == "away":
+            world.down = {"web-3"}
+        elif how == "refuses":
+            world.refusing = {"web-3": {"confirm"}}
+
+    world.at = at
+    done = carry_out(world.context, world.commit())
+    assert set(done.doubt) == {"web-3"} and AFTER in done.doubt["web-3"]
+    world.lease_ends()
+    assert world.confirmed == {"web-1": AFTER, "web-2": AFTER, "web-3": BEFORE}
+    # The settings and records say what is so; the direction is on record.
+    assert recorded(world) == {"web-1": AFTER, "web-2": AFTER}
+    assert read_kept(world.context.project, "web") == {"nginx_gzip_comp_level": 4}
+    assert [commit.open for commit in open_commits(world.store, "web")] == [["web-3"]]
+    assert set(finish_open(world.context)) == {"web-3"}
+    world.at, world.down, world.refusing = lambda *_: None, set(), {}
+    assert finish_open(world.context) == {}
+    assert_kept(world)
+
+
+def test_where_every_host_refuses_to_confirm_nothing_is_left_of_it(world: World) -> None:
+    world.refusing = {name: {"confirm"} for name in NAMES}
+    with pytest.raises(HostFailed, match="nginx refuses it"):
+        carry_out(world.context, world.commit())
+    assert_untouched(world)
+
+
+def failing(world: World, call: str, times: int) -> None:
+    """The database or the disk fails so often, once a host has confirmed."""
+    left = [times]
+
+    def at(_number: int, called: str) -> None:
+        if called == call and any(each.startswith("confirm") for each in world.calls) and left[0]:
+            left[0] -= 1
+            raise HostFailed("the database failed: database is locked")
+
+    world.at = at
+
+
+@pytest.mark.parametrize("call", ["record_commit", "record_baseline", "write_kept_text"])
+def test_what_fails_after_the_first_confirm_is_tried_again_and_never_turns_the_verdict(call: str, world: World) -> None:
+    failing(world, call, 4)
+    assert carry_out(world.context, world.commit()).doubt == {}
+    assert_kept(world)
+
+
+@pytest.mark.parametrize("call", ["record_commit", "record_baseline", "write_kept_text"])
+def test_what_cannot_be_recorded_at_all_is_told_and_written_by_the_next_command(call: str, world: World) -> None:
+    failing(world, call, 10_000)
+    assert carry_out(world.context, world.commit()).commit.confirmed == list(NAMES)
+    assert world.confirmed == dict.fromkeys(NAMES, AFTER)
+    assert "could not be recorded" in str(world.events)
+    world.at = lambda *_: None
+    assert finish_open(world.context) == {}
+    assert_kept(world)
+
+
+def test_a_stop_before_the_first_confirm_takes_it_back(world: World) -> None:
+    world.at = lambda _number, call: world.context.stop.request() if call == "switch web-2" else None  # type: ignore[return-value]
+    with pytest.raises(Interrupted, match="before any host had confirmed"):
+        carry_out(world.context, world.commit())
+    assert_untouched(world)
+
+
+def test_a_stop_after_it_is_heard_and_finishes_it_first(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-1":
+            assert world.context.stop.committing
+            world.context.stop.request()
+            world.context.stop.request()
+
+    world.at = at
+    assert carry_out(world.context, world.commit()).doubt == {}
+    assert_kept(world)
+    assert not world.context.stop.committing
+
+
+@pytest.mark.parametrize("kind", ["resume", "next command"])
+@pytest.mark.parametrize("lease_ends", [False, True])
+def test_a_controller_that_dies_at_any_call_leaves_what_the_next_one_finishes(
+    kind: str, lease_ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, directions = 1, set()
+    while True:
+        (tmp_path / str(number)).mkdir()
+        with monkeypatch.context() as patch:
+            world = World(tmp_path / str(number), patch)
+
+            def at(call: int, _what: str, limit: int = number) -> None:
+                if call == limit:
+                    raise Killed
+
+            world.at = at
+            try:
+                carry_out(world.context, world.commit())
+                break
+            except Killed:
+                pass
+            world.at = lambda *_: None
+            first_confirm = any(configuration == AFTER for configuration in world.confirmed.values())
+            if lease_ends:
+                world.lease_ends()
+            if kind == "resume":
+                carry_out(world.context, world.commit())
+            else:
+                finish_open(world.context)
+            commit = read_commit(world.store, "r-1/1")
+            if commit is not None and commit.forward:
+                assert_kept(world)
+            else:
+                assert not first_confirm
+                assert_untouched(world)
+            directions.add(commit.forward if commit else None)
+        number += 1
+    assert number > 12 and True in directions
+    if kind == "next command":
+        assert False in directions
+
+
+def test_what_somebody_wrote_into_the_settings_meanwhile_stays(world: World) -> None:
+    path = kept_file(world.context.project, "web")
+
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-2":
+            path.write_text("nginx_sendfile: false # mine\n")
+
+    world.at = at
+    carry_out(world.context, world.commit())
+    assert read_kept(world.context.project, "web") == {"nginx_sendfile": False, "nginx_gzip_comp_level": 4}
+    assert "# mine" in path.read_text()
+
+
+def undo(world: World, **changes: Any) -> Any:
+    commit = world.commit(
+        commit_id="rollback-1", run_id="rollback-1", why="the rollback", before=dict(world.confirmed),
+        after=dict.fromkeys(NAMES, BEFORE), kept_before=read_kept_text(world.context.project, "web"), kept_after="",
+        parameters={}, without_absent=True, **changes,
+    )  # fmt: skip
+    return carry_out(world.context, supersede(world.context, commit))
+
+
+def test_a_rollback_waits_for_no_dead_host_which_follows_when_it_is_back(world: World) -> None:
+    carry_out(world.context, world.commit())
+    world.down = {"web-2"}
+    assert set(undo(world).doubt) == {"web-2"}
+    assert world.confirmed == {"web-1": BEFORE, "web-2": AFTER, "web-3": BEFORE}
+    assert read_kept_text(world.context.project, "web") == ""
+    world.down = set()
+    assert finish_open(world.context) == {}
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, BEFORE) == recorded(world)
+
+
+def test_undoing_a_commit_that_a_dead_host_never_got_leaves_no_second_direction(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-1":
+            world.down = {"web-3"}
+
+    world.at = at
+    carry_out(world.context, world.commit())
+    world.lease_ends()
+    assert set(undo(world).doubt) == {"web-3"}
+    assert [commit.commit_id for commit in open_commits(world.store, "web")] == ["rollback-1"]
+    world.down = set()
+    assert finish_open(world.context) == {}
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, BEFORE)
+    assert open_commits(world.store, "web") == []
+
+
+def test_a_host_that_has_left_the_fleet_keeps_nothing_open(world: World) -> None:
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    del world.context.fleet.hosts[2:]
+    assert finish_open(world.context) == {}
+    assert open_commits(world.store, "web") == []
