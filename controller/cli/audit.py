@@ -10,7 +10,9 @@ from controller.cli.run_setup import add_output_argument
 from controller.model.errors import printable
 
 if TYPE_CHECKING:
-    from controller.adapters.audit import AuditLog
+    from controller.adapters.audit import AuditLog, Entry, Finding
+
+NOT_ENDED = "not ended: under way, or its controller was killed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,22 +37,46 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(log: AuditLog, output: str) -> int:
-    for entry in log.entries():
-        if output == "json":
-            print(json.dumps(entry))
-        else:
-            told = f"{entry['at']}  {entry['who']}  {entry['action']}  {', '.join(entry['hosts'])}: {entry['why']}"
-            print(printable(told))
+    from controller.adapters.audit import not_ended
+
+    entries = log.entries()
+    missing = not_ended(entries)
+    if output == "json":
+        print(json.dumps({"entries": entries, "not_ended": sorted(missing)}))
+        return 0
+    for entry in entries:
+        # What a host has said may have line ends in it, and is none of our lines.
+        print(printable(_line(entry, ended=entry["number"] not in missing).replace("\n", "\\n")))
     return 0
 
 
+def _line(entry: Entry, *, ended: bool) -> str:
+    """`AT  WHO  7 rollback begun  web-1, web-2: why`; the end of a change names the number of its beginning."""
+    did = f"{entry['number']} {entry['action']} {entry.get('state', '')}".rstrip()
+    did += f" (of {entry['began']})" if "began" in entry else ""
+    did += "" if ended else f" ({NOT_ENDED})"
+    return f"{entry['at']}  {entry['who']}  {did}  {', '.join(entry['hosts'])}: {entry['why']}"
+
+
 def _verify(log: AuditLog, output: str) -> int:
-    findings = log.verify()
+    seen = log.verify()
     if output == "json":
-        print(json.dumps({"whole": not findings, "findings": [finding.__dict__ for finding in findings]}))
-    elif findings:
-        for finding in findings:
-            print(f"line {finding.line}: {finding.what}" if finding.line else finding.what)
+        told = {
+            "whole": not seen.findings,
+            "entries": seen.entries,
+            "findings": [finding.__dict__ for finding in seen.findings],
+            "notes": [note.__dict__ for note in seen.notes],
+        }
+        print(json.dumps(told))
     else:
-        print(f"the audit log is whole: {sum(1 for _ in log.entries())} entries")
-    return 3 if findings else 0
+        for finding in seen.findings:
+            print(_told(finding))
+        for note in seen.notes:
+            print(f"note: {_told(note)}")
+        if not seen.findings:
+            print(f"the audit log is whole: {seen.entries} entries")
+    return 3 if seen.findings else 0
+
+
+def _told(finding: Finding) -> str:
+    return printable(f"line {finding.line}: {finding.what}" if finding.line else finding.what)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import find_project, holding_servers
+    from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.model.errors import BadInput
     from controller.workflow.destroy import destroy
     from controller.workflow.provision import Progress, read_servers
@@ -47,9 +47,13 @@ def run(args: argparse.Namespace) -> int:
         steps.resume()
         return not declined
 
+    def tell(text: str) -> None:
+        steps(Progress(f"note: {text}"))
+
     steps = HostSteps()
-    with holding_servers(project, args.fleet, "destroy", lambda text: steps(Progress(f"note: {text}"))) as hold, steps:
-        deleted = destroy(project, args.fleet, os.environ, steps, confirm=confirm, store=hold.store)
+    with holding_servers(project, args.fleet, "destroy", tell) as hold, steps:
+        accounts = accounts_of(project, args.fleet, hold.store, tell)
+        deleted = destroy(project, args.fleet, os.environ, steps, confirm=confirm, store=hold.store, accounts=accounts)
     if declined:
         raise BadInput("not confirmed: nothing was deleted")
     if args.output == "json":

@@ -21,18 +21,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import find_project, holding_servers
+    from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.workflow.provision import Progress, provision, read_servers
 
     project = find_project(args)
     read_servers(project, args.fleet)
     steps = HostSteps()
-    with (
-        holding_servers(project, args.fleet, "provision", lambda text: steps(Progress(f"note: {text}"))) as hold,
-        steps,
-    ):
+
+    def tell(text: str) -> None:
+        steps(Progress(f"note: {text}"))
+
+    with holding_servers(project, args.fleet, "provision", tell) as hold, steps:
         result = provision(
-            project, args.fleet, os.environ, steps, run_id=hold.run_id, holder=hold.name, generation=hold.generation
+            project,
+            args.fleet,
+            os.environ,
+            steps,
+            run_id=hold.run_id,
+            holder=hold.name,
+            generation=hold.generation,
+            accounts=accounts_of(project, args.fleet, hold.store, tell),
         )
     if args.output == "json":
         print(json.dumps(result.document()))

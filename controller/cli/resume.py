@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             next_step=f"mend that, or give the run up: controller end {run_id}",
         ) from None
     with display:
-        result = carry_out(context, read_request(project, run_id))
+        result = carry_out(context, read_request(project, run_id), action="resume")
     show_result(result, as_json=args.output == "json")
     return exit_code(result)
 

@@ -26,20 +26,26 @@ def run(args: argparse.Namespace) -> int:
     from controller.workflow.rollback import roll_back_to_baseline, roll_back_to_run
 
     context, work = open_context(args, ProgressDisplay()), work_id("rollback")
+    why, said = "to the confirmed baseline", "the baseline is being put back; that is finished first"
     if args.to or args.before:
-        first = "stopping, unless a host has confirmed the change"
-    else:
-        first = "the baseline is being put back; that is finished first"
-    with (
-        listening(context.stop, first, first),
-        holding(context, run_id=work, since=context.now(), by_force=args.take_over) as held,
-    ):
+        why = f"to what run {args.to} left" if args.to else f"to what run {args.before} found"
+        said = "stopping, unless a host has confirmed the change"
+    account = context.accounted(
+        "rollback",
+        [host.name for host in context.fleet.hosts],
+        f"{why}, taken over by force" if args.take_over else why,
+        always=not (args.to or args.before),
+    )
+    hold = holding(context, run_id=work, since=context.now(), by_force=args.take_over)
+    # First the account: to take the fleet over from another run is a change already.
+    with listening(context.stop, said, said), account as outcome, hold as held:
         if args.to or args.before:
             baseline = in_background(
                 lambda: roll_back_to_run(held, args.to or args.before, work_id=work, before=bool(args.before))
             )
         else:
             baseline = in_background(lambda: roll_back_to_baseline(held))
+        outcome.what, outcome.evidence = f"{len(baseline)} hosts, verified", {"baseline": baseline}
     if args.output == "json":
         print(json.dumps({"fleet": context.fleet.name, "baseline": baseline}))
     else:

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from controller.adapters.store import FleetHold
+    from controller.adapters.audit import Accounts
+    from controller.adapters.store import FleetHold, Store
     from controller.model.events import Observer
     from controller.model.project import Project
     from controller.workflow.context import RunContext, StopSignal
@@ -38,6 +40,10 @@ def find_project(args: argparse.Namespace) -> Project:
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _now() -> str:
+    return utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
@@ -64,8 +70,27 @@ def work_id(what: str) -> str:
     """The name under which a command other than optimize holds a fleet: `rollback-20261123-201500-3fa9`."""
     from controller.workflow.planning import new_run_id
 
-    now = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
-    return new_run_id(now, secrets.randbits(64)).replace("r-", f"{what}-", 1)
+    return new_run_id(_now(), secrets.randbits(64)).replace("r-", f"{what}-", 1)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: what it holds is given back, and its end is accounted for."""
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def accounts_of(project: Project, fleet: str, store: Store, tell: Callable[[str], None]) -> Accounts:
+    """The accounts of a fleet whose hosts may not exist yet."""
+    from controller.adapters.audit import Accounts, AuditLog
+
+    return Accounts(AuditLog(project, store), fleet, _now, tell)
 
 
 @contextmanager
@@ -73,9 +98,11 @@ def holding_servers(project: Project, fleet: str, what: str, tell: Callable[[str
     """Hold a fleet whose hosts may not exist yet: this machine's lock and the database's row. Raises FleetLocked."""
     from controller.adapters.store import FleetHold, Store, database_url
 
-    since = utc_now().strftime("%Y-%m-%dT%H:%M:%SZ")
     store = Store(database_url(project))
-    with FleetHold(project, store, fleet, run_id=work_id(what), since=since, lost=tell, tell=tell) as hold:
+    with (
+        sigterm_as_ctrl_c(),
+        FleetHold(project, store, fleet, run_id=work_id(what), since=_now(), lost=tell, tell=tell) as hold,
+    ):
         yield hold
 
 
@@ -108,7 +135,7 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
         tell=tell,
         by_force=by_force,
     )
-    with hold:
+    with sigterm_as_ctrl_c(), hold:
         fleet = context.fleet
         claims = Claims(
             fleet.hosts, fleet=fleet.name, run_id=run_id, generation=hold.generation, holder=hold.name, lost=lost

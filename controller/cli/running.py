@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from controller.adapters.audit import ENDED_RUN, INTERRUPTED, Outcome
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.store import Store, database_url
 from controller.cli.progress import EventLog
@@ -30,10 +31,18 @@ DATABASE_EVERY = 5.0
 T = TypeVar("T")
 
 
-def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
-    """Run or continue the workflow of `request` to its end. Raises FleetLocked, and what the workflow raises."""
+def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "optimize") -> RunResult:
+    """Run or continue the workflow of `request` to its end. Raises FleetLocked, and what the workflow raises.
+
+    `action`: how the audit log names it.
+    """
     run_id, started_at = request["run_id"], request["started_at"]
-    with holding(context, run_id=run_id, since=context.now()) as held:
+    names = ", ".join(experiment["name"] for experiment in request.get("experiments", []))
+    hosts, evidence = [host.name for host in context.fleet.hosts], {"run": run_id, "seed": request.get("seed")}
+    with (
+        holding(context, run_id=run_id, since=context.now()) as held,
+        held.accounted(action, hosts, f"{request.get('strategy', 'first-winner')}: {names}", evidence) as outcome,
+    ):
         folder = context.run_directory(run_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / REQUEST_FILE, json.dumps(request))
@@ -53,9 +62,26 @@ def carry_out(context: RunContext, request: dict[str, Any]) -> RunResult:
         try:
             with listening(context.stop), engine.launched(database_url(context.project), run_id):
                 wait = engine.start(workflow.run, run_id, request)
-                return in_background(lambda: sealing.seal(context, wait()), DatabaseWatch(context.store).lost)
+                result = in_background(lambda: sealing.seal(context, wait()), DatabaseWatch(context.store).lost)
+                _account(outcome, result)
+                return result
         finally:
             log.close()
+
+
+def _account(outcome: Outcome, result: RunResult) -> None:
+    kept = [f"{trial.experiment}/{trial.variant}" for trial in result.trials if trial.verdict == "KEEP"]
+    outcome.evidence = {
+        ENDED_RUN: result.run_id,
+        "status": result.status,
+        "kept": kept,
+        "quarantined": sorted(result.quarantined),
+    }
+    outcome.what = f"{len(result.trials)} trials, kept: {', '.join(kept) or 'nothing'}"
+    if result.status != "completed":
+        outcome.failed(f"{result.status}: {result.message}; {outcome.what}")
+    if result.status == "interrupted":
+        outcome.state = INTERRUPTED
 
 
 def tell_unfinished(context: RunContext, run_id: str) -> None:

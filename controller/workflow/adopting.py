@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from controller.adapters.audit import Outcome
 from controller.model.errors import HostFailed
 from controller.model.events import Notice
 from controller.workflow.claims import ask_program
@@ -21,22 +22,26 @@ def adopt_edits(context: RunContext) -> None:
     """
     statuses, _ = on_each_host(context.fleet.hosts, read_status)
     drifted = {name: status for name, status in statuses.items() if status.get("drift") and not unfit(_as_if(status))}
+    if drifted:
+        with context.accounted("adopt", sorted(drifted), "make edits by hand the baseline (--adopt)") as outcome:
+            _adopt(context, drifted, outcome)
+
+
+def _adopt(context: RunContext, drifted: dict[str, dict[str, Any]], outcome: Outcome) -> None:
     context.claims.renew(drifted)
     answers, failures = on_each_host(
         [host for host in context.fleet.hosts if host.name in drifted],
         lambda host: ask_program(host, "confirm", *context.claims.options, str(drifted[host.name]["confirmed"])),
     )
+    adopted = {name: answer for name, answer in sorted(answers.items()) if answer["ok"]}
+    outcome.evidence = {name: {"adopted": one["adopted"], "kept": one["saved"]} for name, one in adopted.items()}
     refused = {name: error.what for name, error in failures.items()}
     refused |= {name: str(answer.get("error")) for name, answer in answers.items() if not answer["ok"]}
     late = context.claims.refused(refused)
     if late:
         raise late
-    adopted = {name: answer for name, answer in sorted(answers.items()) if answer["ok"]}
     for name, answer in adopted.items():
         tell_adopted(context, name, answer)
-    if adopted:
-        what = {name: {"adopted": answer["adopted"], "kept": answer["saved"]} for name, answer in adopted.items()}
-        context.account("adopt", sorted(adopted), "edits by hand became the baseline (--adopt)", what)
     if refused:
         raise HostFailed(
             "edits by hand cannot be adopted: " + "; ".join(f"{name}: {why}" for name, why in sorted(refused.items())),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.audit import AuditLog
+from controller.adapters.audit import Accounts, AuditLog, Outcome
 from controller.adapters.store import Store
-from controller.model.events import Observer
+from controller.model.events import Notice, Observer
 from controller.model.fleet import Fleet
 from controller.model.project import Project
 from controller.workflow.claims import Claims
@@ -62,6 +63,13 @@ class RunContext:
         """The time in UTC, ISO 8601 to the second."""
         return self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def account(self, action: str, hosts: list[str], why: str, evidence: dict[str, Any] | None = None) -> None:
-        """Write one entry of the audit log. Raises HostFailed."""
-        self.audit.record(at=self.now(), action=action, fleet=self.fleet.name, hosts=hosts, why=why, evidence=evidence)
+    def accounted(
+        self, action: str, hosts: list[str], why: str, evidence: dict[str, Any] | None = None, *, always: bool = False
+    ) -> AbstractContextManager[Outcome]:
+        """Account for a change that the block makes (adapters/audit/accounts.py). Raises HostFailed."""
+
+        def tell(text: str) -> None:
+            self.observer(Notice(level="warning", text=text))
+
+        accounts = Accounts(self.audit, self.fleet.name, self.now, tell)
+        return accounts.account(action, hosts, why, evidence, always=always)

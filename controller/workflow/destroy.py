@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from controller.adapters.audit import Accounts
 from controller.adapters.files.keys import HostSeeds
 from controller.adapters.hetzner import Cloud, Leftovers, read_access
 from controller.adapters.store import Store
@@ -21,6 +22,7 @@ def destroy(
     *,
     confirm: Callable[[Leftovers], bool],
     store: Store,
+    accounts: Accounts,
 ) -> bool:
     """Delete everything with the fleet's label, after `confirm` has said yes to it. The caller holds the fleet.
 
@@ -31,14 +33,16 @@ def destroy(
     access = read_access(environment)
     cloud = Cloud(access)
     found = cloud.leftovers(fleet)
-    if found:
-        if not confirm(found):
-            return False
-        _delete_servers(fleet, found.servers, lambda: Cloud(access), observe)
-        observe(Progress("deleting firewall, placement groups and SSH key"))
-        cloud.destroy_shared(fleet)
-    _forget(project, fleet)
-    store.forget(fleet)
+    if found and not confirm(found):
+        return False
+    why = f"delete for good: {found.words()}" if found else "forget what was written: the cloud has nothing of it"
+    with accounts.account("destroy", found.servers, why):
+        if found:
+            _delete_servers(fleet, found.servers, lambda: Cloud(access), observe)
+            observe(Progress("deleting firewall, placement groups and SSH key"))
+            cloud.destroy_shared(fleet)
+        _forget(project, fleet)
+        store.forget(fleet)
     return bool(found)
 
 

@@ -102,7 +102,7 @@ class Optimize(DBOSConfiguredInstance):
             self._keep_traceback(run.run_id, error)
             run.broken_off(error)
             if run.baseline and not isinstance(error, RestoreUnverified):
-                run.status, run.message = self._restore(run.baseline, run.status, run.message)
+                self._restore(run)
         if self._context.stop.taken_over and run.status in {"failed", "interrupted"}:
             run.status = "taken-over"
         trials = [TrialResult.model_validate(each) for each in run.results]
@@ -211,31 +211,30 @@ class Optimize(DBOSConfiguredInstance):
         write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
         if plan.strategy == "bayes":
             what = f"a search of {sum(len(each.ranges) for each in experiments)} parameters"
-        context.account("optimize", plan.hosts, f"{what} planned", {"run": plan.run_id, "seed": plan.seed})
         context.observer(StepStarted(text=f"plan recorded: {what} by {plan.strategy}, seed {plan.seed}"))
         document: JsonDict = json.loads(plan.model_dump_json())
         return document
 
-    def _restore(self, baseline: dict[str, str], status: RunStatus, message: str) -> tuple[RunStatus, str]:
+    def _restore(self, run: _Run) -> None:
         """Put every host that is still ours on the baseline that the last settled trial left."""
 
         def restore() -> JsonDict:
             # What another run has claimed meanwhile is that run's: the lease has put the baseline back there.
-            ours = {host: baseline[host] for host in self._context.claims.still_ours(baseline)}
+            ours = {host: run.baseline[host] for host in self._context.claims.still_ours(run.baseline)}
             ours = on_record(self._context, ours)
             if ours:
-                self._context.observer(StepStarted(text="putting the baseline back"))
-                roll_back(self._context, ours)
-            self._context.account("rollback", sorted(ours), f"the run ended early: {message}", {"baseline": ours})
+                why, evidence = f"the run ends early: {run.message}", {"run": run.run_id, "baseline": ours}
+                with self._context.accounted("rollback", sorted(ours), why, evidence, always=True):
+                    self._context.observer(StepStarted(text="putting the baseline back"))
+                    roll_back(self._context, ours)
             return {}
 
         try:
             engine.step("restore", restore)
         except HandEdited as error:
-            return status, f"{message}\n{error}"
+            run.message = f"{run.message}\n{error}"
         except RatchetError as error:
-            return "unverified", f"{message}\n{error}"
-        return status, message
+            run.status, run.message = "unverified", f"{run.message}\n{error}"
 
 
 def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.adapters.ansible import PlaybookResult, run_playbook
+from controller.adapters.audit import Accounts
 from controller.adapters.files.fleet import load_fleet, load_settings
 from controller.adapters.files.hosts_file import read_hosts, write_hosts
 from controller.adapters.files.keys import HostSeeds, ensure_fleet_key
@@ -93,6 +94,7 @@ def provision(
     run_id: str,
     holder: str,
     generation: int = 0,
+    accounts: Accounts,
 ) -> Provisioned:
     """Bring the fleet to what its settings say. The caller holds the fleet, under these names.
 
@@ -101,9 +103,17 @@ def provision(
     whole.
     """
     servers, access = read_servers(project, fleet), read_access(environment)
-    return _Provisioning(
-        project, fleet, servers, access, observe, run_id=run_id, holder=holder, generation=generation
-    ).run()
+    names = [f"{fleet}-{number}" for number in range(1, servers.count + 1)]
+    with accounts.account("provision", names, "bring the servers to what the settings say") as outcome:
+        result = _Provisioning(
+            project, fleet, servers, access, observe, run_id=run_id, holder=holder, generation=generation
+        ).run()
+        outcome.hosts = sorted(result.hosts)
+        outcome.what = "changed" if result.changed else "nothing changed"
+        outcome.evidence = {"created": sorted(host.name for host in result.hosts.values() if host.created)}
+        if result.failures:
+            outcome.failed("; ".join(f"{name}: {error.what}" for name, error in result.failures.items()))
+    return result
 
 
 def read_servers(project: Project, fleet: str) -> Servers:

@@ -27,11 +27,14 @@ def named_hosts(error: RatchetError, hosts: list[str]) -> list[str]:
 
 def leave_out(context: RunContext, run_id: str, why: dict[str, str]) -> None:
     """Record the hosts as quarantined, and say so. Recording the same twice changes nothing."""
-    for host, reason in sorted(why.items()):
-        context.observer(Notice(level="warning", host=host, text=f"quarantined, the run goes on without it: {reason}"))
-        context.store.quarantine(fleet=context.fleet.name, host=host, why=reason, run_id=run_id, since=context.now())
-    if why:
-        context.account("quarantine", sorted(why), "left out of the rest of the run", {"run": run_id, "why": why})
+    if not why:
+        return
+    fleet, evidence = context.fleet.name, {"run": run_id, "why": why}
+    with context.accounted("quarantine", sorted(why), "leave out of the rest of the run", evidence, always=True):
+        for host, reason in sorted(why.items()):
+            text = f"quarantined, the run goes on without it: {reason}"
+            context.observer(Notice(level="warning", host=host, text=text))
+            context.store.quarantine(fleet=fleet, host=host, why=reason, run_id=run_id, since=context.now())
 
 
 def too_few(context: RunContext, left: dict[str, str]) -> HostFailed | None:
@@ -53,9 +56,13 @@ def take_back(context: RunContext, found: dict[str, str]) -> dict[str, str]:
     """
     absent = {host: found[host] for host in context.store.quarantined(context.fleet.name) if host in found}
     behind = off_baseline(context, absent) if absent else {}
-    for host in sorted(set(absent) - set(behind)):
-        context.store.end_quarantine(fleet=context.fleet.name, host=host)
-        context.observer(Notice(host=host, text="healthy and on the fleet's baseline again: its quarantine is over"))
+    back = sorted(set(absent) - set(behind))
+    if back:
+        with context.accounted("release", back, "end the quarantine: healthy and on the fleet's baseline again"):
+            for host in back:
+                context.store.end_quarantine(fleet=context.fleet.name, host=host)
+                text = "healthy and on the fleet's baseline again: its quarantine is over"
+                context.observer(Notice(host=host, text=text))
     return behind
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from controller.adapters.files.kept import read_kept_text
 from controller.adapters.files.runs import read_run
 from controller.model.commit import Commit
-from controller.model.errors import BadInput, HandEdited, HostFailed, Interrupted, RestoreUnverified
+from controller.model.errors import BadInput, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.workflow.committing import carry_out, finish_open, supersede
 from controller.workflow.context import RunContext
@@ -36,20 +36,13 @@ def roll_back_to_baseline(context: RunContext) -> dict[str, str]:
             context.observer(Notice(level="warning", host=host, text=text))
     context.observer(StepStarted(text="rolling back to the confirmed baseline"))
     if baseline:
-        try:
-            roll_back(context, baseline, undo_edits=True)
-        except HandEdited as error:
-            context.account("rollback", sorted(baseline), f"to the confirmed baseline; {error.what}", {})
-            raise
-        context.account("rollback", sorted(baseline), "to the confirmed baseline", {"baseline": baseline})
-    reasons = {host: error.what for host, error in failures.items()} | doubt
-    reasons |= {
-        host.name: "no confirmed baseline" for host in context.fleet.hosts if host.name not in statuses
-    } | reasons
+        roll_back(context, baseline, undo_edits=True)
+    reasons = dict.fromkeys((host.name for host in context.fleet.hosts), "no confirmed baseline")
+    reasons |= {host: error.what for host, error in failures.items()} | doubt
     missing = ({host.name for host in context.fleet.hosts} - set(baseline)) | set(doubt)
     if missing:
         raise RestoreUnverified(
-            "not rolled back: " + "; ".join(f"{host}: {reasons.get(host, '')}" for host in sorted(missing)),
+            "not rolled back: " + "; ".join(f"{host}: {reasons[host]}" for host in sorted(missing)),
             where=", ".join(sorted(missing)),
             next_step="make the host reachable, then run the command again; its lease restores it meanwhile",
         )
@@ -99,14 +92,8 @@ def roll_back_to_run(context: RunContext, reference: str, *, work_id: str, befor
         kept_after=source.read_text(),
     )
     context.observer(StepStarted(text=f"committing the parameters {'before' if before else 'of'} run {plan.run_id}"))
-    evidence = {"run": plan.run_id, "baseline": commit.after}
-    try:
-        commit, doubt = carry_out(context, supersede(context, commit))
-    except (HostFailed, Interrupted) as error:
-        context.account("rollback", sorted(commit.after), f"to the baseline {which}: not done: {error.what}", evidence)
-        raise
+    commit, doubt = carry_out(context, supersede(context, commit))
     confirmed = {host: commit.after[host] for host in commit.confirmed}
-    context.account("rollback", sorted(confirmed), f"to the baseline {which}", {**evidence, "doubt": doubt})
     tell_undeployed(context, confirmed)
     if doubt:
         raise RestoreUnverified(

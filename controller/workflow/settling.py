@@ -41,23 +41,23 @@ def settle(
     """
     started = time.monotonic()
     settled = _Settled(result, baseline, "")
-    if result.verdict == "KEEP":
-        settled = _commit(context, run_id, trial, settled)
-    if settled.result.verdict == "REVERT" and not settled.text:
-        settled = _revert(context, run_id, settled)
-    result = settled.result
-    context.account(
-        "commit" if result.verdict == "KEEP" else "rollback",
-        sorted(settled.baseline),
-        f"{result.experiment}/{result.variant}: {result.verdict} {result.reason}; {settled.text}",
-        {
-            "run": run_id,
-            "trial": result.trial,
-            "evidence": result.evidence,
-            "pairs": result.pairs,
-            "baseline": settled.baseline,
-        },
-    )
+    keep = result.verdict == "KEEP"
+    with context.accounted(
+        "commit" if keep else "rollback",
+        sorted(baseline),
+        f"{result.experiment}/{result.variant}: {result.verdict} {result.reason}",
+        {"run": run_id, "trial": result.trial, "evidence": result.evidence, "pairs": result.pairs},
+        always=not keep,
+    ) as outcome:
+        if keep:
+            settled = _commit(context, run_id, trial, settled)
+        if settled.result.verdict == "REVERT" and not settled.text:
+            settled = _revert(context, run_id, settled)
+        result = settled.result
+        outcome.hosts, outcome.what = sorted(settled.baseline), settled.text
+        outcome.evidence = {"baseline": settled.baseline}
+        if keep and result.verdict != "KEEP":
+            outcome.failed(f"{result.reason}: {result.note}; {settled.text}")
     result = result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
     context.observer(TrialSettled(trial=trial.number, text=settled.text))
     _leave_word(context, run_id, result)

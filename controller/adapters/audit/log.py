@@ -1,17 +1,22 @@
 """Hash-chained JSON lines in `.ratchet/audit.jsonl`.
 
 Each entry holds the hash of the entry before it, so that an edit, a deletion in the middle or a reordering breaks the
-chain. What a chain cannot see, a missing tail, the store's own copy of the head shows: the number of entries and the
-hash of the last one.
+chain. What a chain cannot see, a missing tail, the store's own copy of the head shows: number and hash of the last
+entry, under the random name in `.ratchet/audit.id`. The line is written first, then the head: a controller that dies
+between leaves a log that goes on after its head, which is no fault. A log that does not hold its head any more has lost
+its end; the head then stays as it is, so that no later entry hides the loss.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import getpass
 import hashlib
-import json
 import os
+import re
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,27 +24,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.files.atomic import append_whole
+from controller.adapters.audit.entries import GENESIS, Entry, digest, parse, sealed
+from controller.adapters.audit.verifying import Verified, check, holds
+from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.private_state import state_folder
 from controller.adapters.store import Store
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
-GENESIS = "0" * 64
-FIELDS = ("number", "at", "who", "action", "fleet", "hosts", "why", "evidence", "previous")
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that `verify` noticed. `line` counts from 1; 0 when it is about the whole file."""
+class _End:
+    """How the log ends: its last entry, and the line that was broken off after it, if any."""
 
-    line: int
-    what: str
-
-
-def _digest(entry: dict[str, Any]) -> str:
-    body = json.dumps({name: entry[name] for name in FIELDS}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(body.encode()).hexdigest()
+    number: int = 0
+    hash: str = GENESIS
+    torn: bytes = b""
+    # Whether the last entry only lacks the end of its line.
+    open: bool = False
 
 
 class AuditLog:
@@ -48,28 +52,36 @@ class AuditLog:
     def __init__(self, project: Project, store: Store) -> None:
         self._project = project
         self._path: Path = project.state / "audit.jsonl"
+        self._name_path: Path = project.state / "audit.id"
         self._store = store
-        # Each project has a log of its own, also where several share a database.
-        where = f"{socket.gethostname()}:{self._path.resolve()}"
-        self._name = hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def record(
-        self, *, at: str, action: str, fleet: str, hosts: list[str], why: str, evidence: dict[str, Any] | None = None
-    ) -> None:
-        """Append one entry.
+        self,
+        *,
+        at: str,
+        action: str,
+        fleet: str,
+        hosts: list[str],
+        why: str,
+        evidence: dict[str, Any] | None = None,
+        state: str = "",
+        began: int = 0,
+    ) -> int:
+        """Append one entry; returns its number. Whoever changes something goes through Accounts, which calls this.
 
         Args:
             at: UTC, ISO 8601.
             action: a verb of ours: `commit`, `rollback`, `provision`, `destroy`, `adopt`, ...
             evidence: small JSON-like facts: run, trial, verdict, effect, configuration ids.
+            state: which half of a change it tells of, and `began` its first half (entries.py).
 
-        Raises HostFailed when it cannot be written: what cannot be accounted for is not done.
+        Raises HostFailed when it cannot be written; the log is as it was then.
         """
         try:
-            with self._locked() as descriptor:
-                number, previous = self._tail(descriptor)
-                entry: dict[str, Any] = {
-                    "number": number + 1,
+            with self._appending() as descriptor:
+                end = _end(descriptor)
+                entry: Entry = {
+                    "number": end.number + 1,
                     "at": at,
                     "who": f"{getpass.getuser()}@{socket.gethostname()}",
                     "action": action,
@@ -77,13 +89,17 @@ class AuditLog:
                     "hosts": sorted(hosts),
                     "why": why,
                     "evidence": evidence or {},
-                    "previous": previous,
+                    "previous": end.hash,
                 }
-                entry["hash"] = _digest(entry)
-                line = json.dumps(entry, separators=(",", ":")) + "\n"
-                append_whole(descriptor, line.encode())
-                os.fsync(descriptor)
-                self._store.record_audit_head(self._name, entries=number + 1, digest=entry["hash"])
+                more = {"state": state, "began": began, "torn": end.torn.decode("ascii", "backslashreplace")}
+                line, its_hash = sealed(entry | {name: value for name, value in more.items() if value})
+                # A database that fails costs no entry: the next one brings the head up to date.
+                with contextlib.suppress(HostFailed):
+                    self._give_name(end)
+                _append(descriptor, b"\n" * end.open + line + b"\n", over=end.torn)
+                with contextlib.suppress(HostFailed):
+                    self._remember(end, its_hash)
+                return end.number + 1
         except OSError as error:
             raise HostFailed(
                 f"the audit log cannot be written: {error.strerror or error}",
@@ -91,73 +107,111 @@ class AuditLog:
                 next_step="free the disk or mend the folder's permissions, then run the command again",
             ) from None
 
-    def entries(self) -> Iterator[dict[str, Any]]:
-        """The entries in order; lines that are not JSON objects are skipped (`verify` tells of them)."""
-        for _, entry in self._lines():
-            if entry is not None:
-                yield entry
+    def entries(self) -> list[Entry]:
+        """The entries in order, without the lines that are none (`verify` tells of them)."""
+        lines, _, _ = self._read()
+        return [entry for entry in map(parse, lines) if entry is not None]
 
-    def verify(self) -> list[Finding]:
-        """Every edit, deletion and reordering that shows; an empty list when the log is whole."""
-        found: list[Finding] = []
-        number, previous = 0, GENESIS
-        for line, entry in self._lines():
-            if entry is None or set(entry) != {*FIELDS, "hash"}:
-                found.append(Finding(line, "is not an entry"))
-                continue
-            if entry["hash"] != _digest(entry):
-                found.append(Finding(line, "was edited: its content does not give its hash"))
-            if entry["previous"] != previous or entry["number"] != number + 1:
-                found.append(
-                    Finding(line, f"does not follow entry {number}: something was deleted, inserted or moved before it")
-                )
-            number, previous = entry["number"], entry["hash"]
-        head = self._store.audit_head(self._name)
-        if head is not None and head != (number, previous):
-            found.append(
-                Finding(
-                    0, f"the last entry is number {number}, the database remembers number {head[0]}: the end differs"
-                )
-            )
-        return found
+    def verify(self) -> Verified:
+        """Every edit, deletion and reordering that shows; and what is broken off or not ended, which is no fault."""
+        return check(*self._read())
 
-    def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    def _read(self) -> tuple[list[bytes], bytes, tuple[int, str] | None]:
+        """The lines, what follows the last one's end, and the head, as they are between two entries."""
         try:
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                *lines, rest = file.read().split(b"\n")
+                head = self._head()
         except FileNotFoundError:
-            return
+            return [], b"", self._head()
         except OSError as error:
             raise BadInput(f"the audit log cannot be read: {error.strerror}", where=str(self._path)) from None
-        for line, raw in enumerate(text.splitlines(), 1):
-            try:
-                entry = json.loads(raw)
-            except ValueError:
-                entry = None
-            yield line, entry if isinstance(entry, dict) else None
+        return ([*lines, rest], b"", head) if _is_whole(rest) else (lines, rest, head)
+
+    def _name(self) -> str | None:
+        """The log's name in the database. A project may be moved and its machine renamed; a log of its own it keeps."""
+        with contextlib.suppress(OSError):
+            name = self._name_path.read_text(errors="replace").strip()
+            return name if re.fullmatch("[0-9a-f]{16}", name) else None
+        return None
+
+    def _old_name(self) -> str:
+        """The name that logs had in earlier versions."""
+        where = f"{socket.gethostname()}:{self._path.resolve()}"
+        return hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    def _head(self) -> tuple[int, str] | None:
+        return self._store.audit_head(self._name() or self._old_name())
+
+    def _give_name(self, end: _End) -> None:
+        """Before the first entry. What the database knows first is an empty log: a kill after it loses no head."""
+        if self._name() is not None:
+            return
+        name = secrets.token_hex(8)
+        head = self._head() or ((0, GENESIS) if end == _End() else None)
+        if head is not None:
+            self._store.record_audit_head(name, entries=head[0], digest=head[1])
+        write_atomically(self._name_path, name + "\n", mode=0o600)
+
+    def _remember(self, before: _End, its_hash: str) -> None:
+        """Move the head on to the new entry, unless the log has lost the one that is remembered."""
+        name, head = self._name(), self._head()
+        if name is None:
+            return
+        if head in {None, (before.number, before.hash)} or holds(head, self._hashes()):
+            self._store.record_audit_head(name, entries=before.number + 1, digest=its_hash)
+
+    def _hashes(self) -> dict[int, str]:
+        return {entry["number"]: entry["hash"] for entry in map(parse, self._path.read_bytes().split(b"\n")) if entry}
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _appending(self) -> Iterator[int]:
+        """The open file, which no other process appends to meanwhile."""
         state_folder(self._project)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
 
-    @staticmethod
-    def _tail(descriptor: int) -> tuple[int, str]:
-        """Number and hash of the last entry; a torn line (a crash in mid-write) is ended, and shows in `verify`."""
-        size = os.fstat(descriptor).st_size
-        if size == 0:
-            return 0, GENESIS
-        end = os.pread(descriptor, 1 << 16, max(0, size - (1 << 16)))
-        if not end.endswith(b"\n"):
-            os.write(descriptor, b"\n")
-        for raw in reversed(end.splitlines()):
-            try:
-                entry = json.loads(raw)
-                return int(entry["number"]), str(entry["hash"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        return 0, GENESIS
+
+def _is_whole(rest: bytes) -> bool:
+    """Whether what has no line's end is an entry all the same."""
+    entry = parse(rest)
+    return entry is not None and entry["hash"] == digest(entry)
+
+
+def _end(descriptor: int) -> _End:
+    """Read the log from its end, as far back as its last entry goes."""
+    size = os.fstat(descriptor).st_size
+    taken = min(CHUNK, size)
+    while True:
+        *lines, rest = os.pread(descriptor, taken, size - taken).split(b"\n")
+        # The first one is a piece of a line, unless the file begins there.
+        whole = lines if taken == size else lines[1:]
+        last = next((entry for entry in map(parse, reversed(whole)) if entry is not None), None)
+        if last is not None or taken == size:
+            break
+        taken = min(size, 4 * taken)
+    if _is_whole(rest) and (entry := parse(rest)) is not None:
+        return _End(entry["number"], entry["hash"], open=True)
+    return _End(torn=rest) if last is None else _End(last["number"], last["hash"], torn=rest)
+
+
+def _append(descriptor: int, line: bytes, *, over: bytes) -> None:
+    """Put a line at the end, in the place of what was broken off there (`over`), or leave all as it was.
+
+    Raises OSError. One write: the line has what it takes the place of in it, and is longer.
+    """
+    size = os.fstat(descriptor).st_size
+    start = size - len(over)
+    try:
+        if os.pwrite(descriptor, line, start) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.pwrite(descriptor, over, start)
+        os.ftruncate(descriptor, size)
+        raise
