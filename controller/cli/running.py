@@ -79,7 +79,7 @@ def _account(outcome: Outcome, result: RunResult) -> None:
     }
     outcome.what = f"{len(result.trials)} trials, kept: {', '.join(kept) or 'nothing'}"
     if result.status != "completed":
-        outcome.failed(f"{result.status}: {result.message}; {outcome.what}")
+        outcome.failed(f"{result.status}: {outcome.what}; {result.message}")
     if result.status == "interrupted":
         outcome.state = INTERRUPTED
 

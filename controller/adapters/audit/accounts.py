@@ -5,6 +5,8 @@ A process that is killed in between leaves an intent without an outcome, which `
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,24 @@ from typing import Any
 from controller.adapters.audit.entries import BEGUN, FAILED, INTERRUPTED, OK
 from controller.adapters.audit.log import AuditLog
 from controller.model.errors import Interrupted, RatchetError
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """A signal that comes in the block is heeded at its end: who is interrupted knows what it has written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no handler runs here
+        return
+    came: list[int] = []
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    before = {number: signal.signal(number, lambda which, _: came.append(which)) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for which in came:
+            signal.raise_signal(which)
 
 
 @dataclass
@@ -64,15 +84,19 @@ class Accounts:
         Raises HostFailed, with the block not begun, when the log cannot be written. An outcome that cannot be written
         is told, and changes nothing: what is done is done, and the log shows that it was begun.
         """
-        began = self._write(action, hosts, why, evidence or {}, state=BEGUN, must=not always)
         outcome = Outcome(hosts)
+        began: int | None = None
         try:
+            with signals_wait():
+                began = self._write(action, hosts, why, evidence or {}, state=BEGUN, must=not always)
             yield outcome
         except BaseException as error:
             outcome.ended_by(error)
             raise
         finally:
-            self._write(action, outcome.hosts, outcome.what, outcome.evidence, state=outcome.state, began=began)
+            if began is not None:
+                with signals_wait():
+                    self._write(action, outcome.hosts, outcome.what, outcome.evidence, state=outcome.state, began=began)
 
     def _write(
         self,

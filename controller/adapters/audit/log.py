@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
 CHUNK = 1 << 16
+# Longer than an append waits for a database that is locked (store/database.py).
+LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class AuditLog:
         """The lines, what follows the last one's end, and the head, as they are between two entries."""
         try:
             with self._path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH)
+                _lock(file.fileno(), fcntl.LOCK_SH)
                 *lines, rest = file.read().split(b"\n")
                 head = self._head()
         except FileNotFoundError:
@@ -171,10 +174,22 @@ class AuditLog:
         state_folder(self._project)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    """Wait for whoever is appending; not for ever, as a process that was stopped would have it. Raises OSError."""
+    end = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise OSError(errno.EAGAIN, f"another process has had it for {LOCK_SECONDS:.0f} s") from None
+            time.sleep(0.02)
 
 
 def _is_whole(rest: bytes) -> bool:

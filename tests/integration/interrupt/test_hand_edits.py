@@ -61,7 +61,14 @@ def test_adopt_makes_the_edits_the_baseline_and_says_what_it_cannot_keep(edited:
     assert edited.ssh("lab-1", f"cat {SHOP}").stdout.strip() == SITE
     assert "# mine" not in edited.ssh("lab-2", "cat /etc/nginx/nginx.conf").stdout
     assert "# mine" in kept_copies(edited, "lab-2")
-    assert '"action":"adopt"' in (edited.project / ".ratchet" / "audit.jsonl").read_text().replace(": ", ":")
+    told = json.loads(edited.controller("audit", "--output", "json").stdout)
+    states = [(entry["action"], entry["state"]) for entry in told["entries"]]
+    assert {("provision", "ok"), ("optimize", "failed"), ("rollback", "ok"), ("optimize", "ok")} <= set(states)
+    assert [state for state in states if state[0] == "adopt"] == [("adopt", "begun"), ("adopt", "ok")]
+    (adopt,) = (entry for entry in told["entries"] if (entry["action"], entry["state"]) == ("adopt", "ok"))
+    assert SHOP in adopt["evidence"]["lab-1"]["adopted"]
+    assert told["not_ended"] == []
+    assert edited.controller("audit", "verify").returncode == 0
     assert edited.controller("optimize", "--fleet", "lab", "--experiment", "same").returncode == 0
 
 

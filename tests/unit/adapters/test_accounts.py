@@ -113,6 +113,45 @@ def test_who_is_killed_in_the_middle_leaves_an_intent_which_is_no_tampering(
             pass
 
 
+INTERRUPTED = """
+import os, signal, sqlite3, sys, threading, time
+from pathlib import Path
+from controller.adapters.audit import Accounts, AuditLog
+from controller.adapters.store import Store
+from controller.model.project import Project
+project = Project(Path(sys.argv[1]))
+log = AuditLog(project, Store(f"sqlite:///{project.state}/ratchet.db"))
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+# Another writer has the database: the entry waits for its head.
+other = sqlite3.connect(project.state / "ratchet.db", isolation_level=None, check_same_thread=False)
+other.execute("BEGIN EXCLUSIVE")
+def interrupt():
+    while not (project.state / "audit.jsonl").read_bytes().count(b"\\n") == 3:
+        time.sleep(0.01)
+    os.kill(os.getpid(), int(sys.argv[2]))
+    time.sleep(0.2)
+    other.execute("ROLLBACK")
+threading.Thread(target=interrupt).start()
+with Accounts(log, "web", lambda: "2026-11-24T00:00:00Z", print).account("destroy", ["web-1"], "asked for"):
+    print("it was begun")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_the_intent_ends_the_change_and_is_its_outcome(
+    accounts: Accounts, tmp_path: Path, number: signal.Signals
+) -> None:
+    with accounts.account("provision", ["web-1"], "x"):
+        pass
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert "it was begun" not in done.stdout
+    assert said(accounts.log.entries()[-1]) == ("destroy", "interrupted", 3, ["web-1"], "by a signal")
+    assert accounts.log.verify().notes == []
+    assert is_whole(accounts)
+
+
 def test_a_run_that_is_resumed_to_its_end_ends_what_a_kill_had_broken_off(accounts: Accounts) -> None:
     def begin(action: str, run: str) -> None:
         record = accounts.log.record

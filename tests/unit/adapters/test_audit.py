@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from controller.adapters.audit import AuditLog
 from controller.adapters.store import Store
 from controller.cli.main import main
-from controller.model.errors import HostFailed
+from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
 # A controller of its own: `log` of the project that is its first argument.
@@ -258,6 +259,29 @@ def test_processes_that_append_at_once_and_one_that_verifies_see_a_whole_log(tmp
     assert [each.returncode for each in running] == [0, 0, 0]
     assert is_whole(log, 60)
     assert [entry["number"] for entry in log.entries()] == list(range(1, 61))
+
+
+def test_a_process_that_was_stopped_with_the_log_is_waited_for_and_then_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, path = make_log(tmp_path)
+    monkeypatch.setattr("controller.adapters.audit.log.LOCK_SECONDS", 0.5)
+    script = (
+        "import fcntl\nfile = open(log._path)\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(flush=True)\nsys.stdin.read()"
+    )
+    holder = subprocess.Popen(process(tmp_path, script), stdin=-1, stdout=-1)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    holder.send_signal(signal.SIGSTOP)
+    before = path.read_bytes()
+    with pytest.raises(HostFailed, match="cannot be written: another process has had it for"):
+        add(log)
+    with pytest.raises(BadInput, match="cannot be read: another process has had it for"):
+        log.verify()
+    holder.kill()
+    holder.wait()
+    assert path.read_bytes() == before
+    assert add(log) == 5
 
 
 def test_a_project_that_moves_keeps_its_head(tmp_path: Path) -> None:

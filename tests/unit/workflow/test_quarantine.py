@@ -12,7 +12,7 @@ import pytest
 from controller.adapters.audit import AuditLog
 from controller.adapters.store import Store
 from controller.cli.optimize import exit_code
-from controller.model.errors import HandEdited, RatchetError, RestoreUnverified
+from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.events import Event
 from controller.model.fleet import Fleet, FleetSettings, Host, Trials
 from controller.model.project import Project
@@ -107,6 +107,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[RatchetError]]:
     return errors
 
 
+def accounted(context: RunContext) -> list[tuple[str, str]]:
+    return [(entry["action"], entry["state"]) for entry in context.audit.entries()]
+
+
 def settled(context: RunContext, **changes: Any) -> dict[str, Any]:
     plan = SimpleNamespace(number=1)
     before = {f"web-{number}": ID for number in range(1, 5)}
@@ -134,6 +138,48 @@ def test_hosts_that_turn_out_broken_or_edited_in_a_rollback_are_left_out_too(
 
 
 @pytest.mark.usefixtures("broken")
+def test_a_rollback_is_in_the_audit_log_also_when_it_raises(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled(context, reason="futile", note="")
+    assert accounted(context) == [("rollback", "begun"), ("rollback", "ok")]
+    begun, ended = context.audit.entries()
+    assert (begun["why"], ended["why"]) == ("e/v: REVERT futile", "baseline restored and verified")
+    assert sorted(ended["evidence"]["baseline"]) == ["web-1", "web-2", "web-3", "web-4"]
+
+    def roll_back(_context: RunContext, _baseline: dict[str, str]) -> None:
+        raise RestoreUnverified("nobody knows", where="fleet web")
+
+    monkeypatch.setattr("controller.workflow.quarantine.roll_back", roll_back)
+    with pytest.raises(RestoreUnverified):
+        settled(context, reason="futile", note="")
+    assert accounted(context)[2:] == [("rollback", "begun"), ("rollback", "failed")]
+    assert context.audit.entries()[-1]["why"] == "fleet web: nobody knows"
+
+
+def test_a_commit_that_fails_is_in_the_audit_log(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(_context: RunContext, parameters: dict[str, object], hosts: list[str]) -> dict[str, str]:
+        if parameters:
+            raise HostFailed("nginx refuses", where="web-2")
+        return dict.fromkeys(hosts, ID)
+
+    monkeypatch.setattr("controller.workflow.settling.commit", commit)
+    monkeypatch.setattr("controller.workflow.settling.edited_on_baseline", lambda *_: {})
+    monkeypatch.setattr("controller.workflow.settling.verify_baseline", lambda *_: None)
+    monkeypatch.setattr("controller.workflow.settling.read_kept", lambda *_: {"nginx_gzip": True})
+    plan = SimpleNamespace(number=1, variant=SimpleNamespace(parameters={}))
+    kept = TrialResult.model_validate(trial("proven-gain") | {"verdict": "KEEP"})
+    outcome = settle(context, "r-1", plan, kept, {f"web-{number}": ID for number in range(1, 5)})  # type: ignore[arg-type]
+    assert outcome["result"]["reason"] == "commit-failed"
+    begun, *quarantined, ended = context.audit.entries()
+    assert (begun["action"], begun["why"]) == ("commit", "e/v: KEEP proven-gain")
+    assert {entry["action"] for entry in quarantined} == {"quarantine"}
+    assert (ended["action"], ended["state"], ended["began"]) == ("commit", "failed", 1)
+    assert ended["why"].startswith("commit-failed: web-2: nginx refuses; the commit failed; baseline restored")
+    assert ended["hosts"] == ["web-1", "web-3", "web-4"]
+
+
+@pytest.mark.usefixtures("broken")
 def test_a_trial_that_leaves_fewer_than_half_of_the_hosts_stops_the_run(context: RunContext) -> None:
     outcome = settled(context, failed_hosts=["web-1", "web-2", "web-3"])
     assert outcome["stop"]["status"] == "failed"
@@ -149,7 +195,8 @@ def test_a_left_out_host_is_recorded_told_and_accounted_for(context: RunContext,
     leave_out(context, "r-1", {"web-2": "unreachable"})
     assert context.store.quarantined("web")["web-2"].why == "unreachable"
     assert any("quarantined" in str(event) and "web-2" in str(event) for event in events)
-    assert '"quarantine"' in (context.project.state / "audit.jsonl").read_text()
+    assert accounted(context) == [("quarantine", "begun"), ("quarantine", "ok")]
+    assert context.audit.entries()[0]["evidence"] == {"run": "r-1", "why": {"web-2": "unreachable"}}
     context.store.end_quarantine(fleet="web", host="web-2")
     assert context.store.quarantined("web") == {}
 
