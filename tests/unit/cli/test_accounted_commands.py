@@ -197,6 +197,26 @@ def test_a_kill_is_shown_as_not_ended(project: Project, cloud: Asked, capsys: py
     assert json.loads(capsys.readouterr().out)["not_ended"] == [1]
 
 
+def test_a_run_that_was_killed_is_ended_by_its_resumption(project: Project) -> None:
+    running = start(project, "optimize", "--fleet", "racks", "--experiment", "gzip-level")
+    wait_for_its_intent(project, running)
+    while not list(project.runs.glob("*/log.jsonl")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    time.sleep(0.5)
+    running.kill()
+    running.communicate()
+    (note,) = log_of(project).verify().notes
+    assert "optimize of fleet racks is not ended" in note.what
+    assert run(project, "resume") == 3
+    assert [entry[:3] for entry in told(project)] == [
+        ("optimize", "begun", None),
+        ("resume", "begun", None),
+        ("resume", "failed", 2),
+    ]
+    assert log_of(project).verify().notes == []
+
+
 def test_one_entry_is_one_line_whatever_a_host_has_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     why = "refused\n2026-11-24T00:00:00Z  root@here  9 commit ok  web-1: kept\x1b[2K"
     log_of(project).record(at="2026-11-24T00:00:00Z", action="commit", fleet="racks", hosts=["racks-1"], why=why)
