@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         said = "the hosts are being put back; that is finished first"
         with (
             listening(context.stop, said, said),
+            context.accounted("end", [host.name for host in context.fleet.hosts], f"give up run {run_id}", always=True),
             holding(context, run_id=run_id, since=context.now(), by_force=args.take_over) as held,
         ):
             result = in_background(lambda: end_run(held, run_id, started_at))
