@@ -82,7 +82,8 @@ class Block(Frozen):
     paired_gain: float | None = None
     ran: list[str | None] = Field(
         default=[],
-        description="what nginx showed before and after the block; None: nothing that is staged; empty: not told",
+        description="what nginx showed before and after the block; empty: not told; None: nothing that is staged, or "
+        "by another nginx than the trial began with",
     )
     switch_seconds: float
     valid: bool

@@ -136,8 +136,10 @@ class Switchback(Session):
         return {"configuration": identity, "seconds": round(switch(identity, last=self.hold), 3)}
 
     def metrics(self) -> dict[str, Any]:
-        runs: dict[str, Any] = {"configuration": shown(running())}
-        return runs | self._figures.read(require_master()) | self._errors.read()
+        parent = require_master()
+        # What failed while somebody restarted it is not held against the file that it has read again.
+        runs: dict[str, Any] = {"configuration": shown(running()) if parent == self.nginx else None}
+        return runs | self._figures.read(parent) | self._errors.read()
 
 
 class Duet(Session):

@@ -128,14 +128,14 @@ def held_against(summary: dict[str, Any], configuration: str, ran: list[str | No
     """The summary of a block, invalid where nginx did not run its configuration.
 
     Args:
-        ran: what nginx's workers showed before and after it, None where that is nothing staged; empty when not told.
+        ran: what nginx's workers showed before and after it; empty when not told; None where that is nothing
+            staged, or by another nginx than the trial began with.
     """
     reasons = [summary["invalid_reason"]] if summary["invalid_reason"] else []
     for found, when in zip(ran, ("before", "after"), strict=False):
         if found != configuration:
-            reasons.append(
-                f"nginx ran {found or 'something that nobody staged'} {when} this block, not {configuration}"
-            )
+            instead = f"ran {found}" if found else "was restarted, or ran what nobody staged,"
+            reasons.append(f"nginx {instead} {when} this block, not {configuration}")
     return {**summary, "ran": ran, "valid": not reasons, "invalid_reason": "; ".join(reasons)}
 
 
