@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.integration.host.conftest import BASELINE_ID, PROGRAM, VARIANT_ID, Host, configuration
-from tests.integration.host.way_back import assert_back, live_by_hand
+from tests.integration.host.conftest import BASELINE, BASELINE_ID, PROGRAM, VARIANT, VARIANT_ID, Host, configuration
+from tests.integration.host.way_back import assert_back, live_by_hand, start_over
 
 pytestmark = pytest.mark.lab
 
@@ -57,3 +57,22 @@ def test_a_caller_that_ignores_sigchld_makes_no_broken_configuration_good(host: 
     assert not answer["ok"] and "bogus" in answer["error"]
     session = json.loads(host.run(f"python3 -c '{IGNORING}' sudo -n {PROGRAM} switch {VARIANT_ID} --lease 5"))
     assert session["ok"] and host.level() == "level 4\n"
+
+
+def test_what_other_accounts_may_not_read_they_may_not_read_in_any_copy_of_it(host: Host) -> None:
+    start_over(host)
+    host.run("chgrp adm /etc/nginx/nginx.conf; chmod 640 /etc/nginx/nginx.conf")
+    try:
+        assert host.stage(baseline=BASELINE, variant=VARIANT)["ok"] and host.ratchet("confirm", BASELINE_ID)["ok"]
+        # An edit that is kept, and what is made anew in its place; and somebody's own file over our link.
+        host.run("echo '# by hand' >>/etc/nginx/nginx.conf")
+        assert host.ratchet("rollback")["saved"]
+        host.run("sed -i '$a # another' /etc/nginx/nginx.conf")
+        assert host.ratchet("rollback")["saved"]
+        live_by_hand(host)
+        assert host.stage(another=configuration(3))["ok"]
+        found = host.run("find /etc/nginx/ratchet -type f -printf '%m %g\\n'").splitlines()
+        assert len(found) == 6 and set(found) == {"640 adm"}, host.run("find /etc/nginx/ratchet -type f -ls")
+    finally:
+        host.run("chgrp root /etc/nginx/ratchet/original/nginx.conf; chmod 644 /etc/nginx/ratchet/original/nginx.conf")
+        start_over(host)

@@ -77,7 +77,7 @@ def keep_edited(path: Path, name: str = "") -> None:
     _, content = split_mark(path.read_bytes())
     kept = ratchet() / ORIGINAL / f"edited-{identify(content)}.conf"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, content)
+    write_atomically(kept, content, like=path)
     # Going back to the baseline does not wait for a disk that is full.
     with contextlib.suppress(OSError):
         edits = recorded_edits() | {str(kept): name or str(path)}
@@ -154,7 +154,8 @@ def remark(identity: str, text: bytes) -> None:
     mark = new_mark(marks_in_use())
     if identity == confirmed():
         record_mark(identity, mark)
-    write_atomically(configuration_file(identity), with_mark(text, mark))
+    path = configuration_file(identity)
+    write_atomically(path, with_mark(text, mark), like=path if path.exists() else configuration_file(ORIGINAL))
 
 
 def record_mark(identity: str, *marks: int) -> None:

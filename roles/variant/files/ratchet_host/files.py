@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 MAX_COMPARED_LINES = 20_000
@@ -28,13 +29,20 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Either the whole new content is there after a crash, or the old one."""
+def write_atomically(path: Path, content: bytes, mode: int = 0o644, *, like: Path | None = None) -> None:
+    """Either the whole new content is there after a crash, or the old one.
+
+    Args:
+        like: nobody may read it who may not read that file; `mode` says who, where there is none.
+    """
     temporary = path.with_name(f".{path.name}.new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        shown = like.stat() if like is not None and like.exists() else None
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
+            if shown is not None and os.fstat(descriptor).st_gid != shown.st_gid:
+                os.fchown(descriptor, -1, shown.st_gid)
+            os.fchmod(descriptor, mode if shown is None else 0o600 | stat.S_IMODE(shown.st_mode) & 0o644)
             file.write(content)
             file.flush()
             os.fsync(descriptor)

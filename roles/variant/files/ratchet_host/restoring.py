@@ -114,5 +114,5 @@ def keep_original() -> None:
     if kept.exists() and kept.read_bytes() == content:
         return
     kept.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(kept, content)
+    write_atomically(kept, content, like=configuration)
     sync_directory(ratchet())

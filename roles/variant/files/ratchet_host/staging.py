@@ -100,10 +100,10 @@ def stage_one(content: bytes, *, check: bool) -> dict[str, Any]:
         candidate = ratchet() / f".new-{identity}" / "nginx.conf"
         candidate.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_atomically(candidate, with_mark(content, new_mark(marks_in_use())))
+            write_atomically(candidate, with_mark(content, new_mark(marks_in_use())), like=paths.ETC / "nginx.conf")
             problem, sockets = test(candidate, identity), sockets_of(candidate)
             if not problem and protected:
-                write_atomically(pristine_file(identity), content)
+                write_atomically(pristine_file(identity), content, like=path)
             elif not problem:
                 place(candidate.parent, identity)
         finally:
