@@ -8,7 +8,6 @@ the last moment before the change, and the run has lost that host for good.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from controller.adapters.ssh import ask
+from controller.model.answers import read_object
 from controller.model.errors import FleetLocked, HostFailed
 from controller.model.fleet import Host
 from controller.workflow.hosts import on_each_host
@@ -260,10 +260,11 @@ def ask_program(host: Host, *words: str, attempts: int = 3) -> dict[str, Any]:
     command = f"{PROGRAM} {shlex.join(words)}"
     code, out, err = ask(host, host.admin_user, command, timeout=ASK_SECONDS, attempts=attempts)
     try:
-        answer = json.loads(out)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict) or "ok" not in answer:
+        answer = read_object(out)
+        complete = isinstance(answer["ok"], bool) and isinstance(answer.get("claim", {}), dict | None)
+    except (ValueError, KeyError):
+        complete = False
+    if not complete:
         raise HostFailed(
             f"ratchet-host {words[0]} gave no answer (exit {code}): {(err or out).strip()[:300] or 'no output'}",
             where=host.name,

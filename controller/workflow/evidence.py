@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from controller.adapters.ssh import connect
 from controller.judge.rows import Row, read_rows
 from controller.judge.summary import recompute
 from controller.judge.verdict import judge_trial
+from controller.model.answers import read_object
 from controller.model.blocks import Block
 from controller.model.errors import HostFailed, RatchetError
 from controller.model.fleet import Host
@@ -23,6 +23,8 @@ from controller.workflow.hosts import on_each_host
 
 # The probe's account has a forced command, which knows this one: there is no SFTP.
 READ_COMMAND = "/usr/local/bin/ratchet-agent read"
+# Unpacked: a few packed MB can be more than a workstation's memory.
+LARGEST_CSV_BYTES = 1 << 30
 
 
 class EvidenceInvalid(Exception):
@@ -72,14 +74,16 @@ def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[
         expected: the agent's own `csv` summary (`rows`, `sha256`) as it came live; None when there is none any more.
     """
     try:
-        sidecar = json.loads((folder / f"{host}.json").read_text())
-        raw = gzip.decompress((folder / f"{host}.csv.gz").read_bytes())
+        sidecar = read_object((folder / f"{host}.json").read_text())
+        with gzip.open(folder / f"{host}.csv.gz") as packed:
+            raw = packed.read(LARGEST_CSV_BYTES + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise EvidenceInvalid(f"{host}: {error}") from None
+    if len(raw) > LARGEST_CSV_BYTES:
+        raise EvidenceInvalid(f"{host}: the CSV unpacks to more than {LARGEST_CSV_BYTES >> 20} MiB")
     digest = hashlib.sha256(raw).hexdigest()
-    recorded = sidecar.get("csv", sidecar) if isinstance(sidecar, dict) else {}
-    for source in (recorded, expected):
-        if source is not None and source.get("sha256") != digest:
+    for source in (sidecar.get("csv", sidecar), expected):
+        if source is not None and (not isinstance(source, dict) or source.get("sha256") != digest):
             raise EvidenceInvalid(f"{host}: the CSV's SHA-256 is not the one that was recorded")
     try:
         return recompute(raw.decode("ascii", errors="replace"), sidecar)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from controller.adapters.ssh import ask
+from controller.model.answers import read_object
 from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.fleet import Fleet, Host
 
@@ -36,7 +37,7 @@ def read_status(host: Host) -> dict[str, Any]:
     code, out, err = ask(host, host.admin_user, f"{STATUS_COMMAND}; df -Pm /var/lib | tail -n 1", timeout=30)
     lines = out.strip().splitlines()
     try:
-        document: dict[str, Any] = json.loads("\n".join(lines[:-1]))
+        document = check_status(read_object("\n".join(lines[:-1])))
         document["free_mb"] = int(lines[-1].split()[3])
     except (ValueError, IndexError):
         raise HostFailed(
@@ -44,6 +45,16 @@ def read_status(host: Host) -> dict[str, Any]:
             where=host.name,
             next_step="set the host up: ansible-playbook -i inventory/FLEET playbooks/site.yml",
         ) from None
+    return document
+
+
+def check_status(document: dict[str, Any]) -> dict[str, Any]:
+    """The document, if what is read of it is what a host has to say. Raises ValueError."""
+    for name in ("confirmed", "live"):
+        if document.get(name) is not None and not re.fullmatch("[0-9a-f]{16}|original", str(document[name])):
+            raise ValueError(f"{name}: not the id of a configuration")
+    if not isinstance(document.get("nginx", {}), dict):
+        raise ValueError("nginx: expected an object")
     return document
 
 

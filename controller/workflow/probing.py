@@ -17,6 +17,7 @@ from controller.adapters.ssh import connect
 from controller.judge.schedule import draw_groups, planned_pairs
 from controller.judge.soak import SoakJudge
 from controller.judge.verdict import Judge
+from controller.model.answers import read_object
 from controller.model.blocks import Arm, Block
 from controller.model.errors import HostFailed, RatchetError
 from controller.model.events import Notice, PairJudged, Phase
@@ -104,8 +105,8 @@ class _Agent(threading.Thread):
 
     def _parse(self, line: str) -> dict[str, Any] | RatchetError:
         try:
-            event = json.loads(line)
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
+            event = read_object(line)
+            if isinstance(event.get("event"), str):
                 return event
         except ValueError:
             pass
