@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from controller.adapters.ansible.strays import FOLDER_PREFIX, TAG_VARIABLE, end_strays, remove_left_folders
+from controller.adapters.ansible.strays import (
+    CALL_VARIABLE,
+    FLEET_VARIABLE,
+    FOLDER_PREFIX,
+    end_call,
+    end_leftovers,
+    new_call,
+    remove_left_folders,
+)
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project, bundle
 
@@ -123,18 +131,21 @@ def _message(result: dict[str, Any]) -> str:
     return "no message"
 
 
-def _environment(project: Project, tag: str) -> dict[str, str]:
+def _environment(project: Project, marks: dict[str, str]) -> dict[str, str]:
     config = project.root / "ansible.cfg"
     blanked = {name: "" for name in os.environ if SECRET_NAMES.search(name)}
-    return blanked | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "ANSIBLE_CONFIG": str(config if config.is_file() else bundle() / "ansible.cfg"),
-        "ANSIBLE_ROLES_PATH": str(project.roles),
-        "ANSIBLE_HOST_KEY_CHECKING": "True",
-        "ANSIBLE_RETRY_FILES_ENABLED": "False",
-        "ANSIBLE_NOCOLOR": "1",
-        TAG_VARIABLE: tag,
-    }
+    return (
+        blanked
+        | marks
+        | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "ANSIBLE_CONFIG": str(config if config.is_file() else bundle() / "ansible.cfg"),
+            "ANSIBLE_ROLES_PATH": str(project.roles),
+            "ANSIBLE_HOST_KEY_CHECKING": "True",
+            "ANSIBLE_RETRY_FILES_ENABLED": "False",
+            "ANSIBLE_NOCOLOR": "1",
+        }
+    )
 
 
 def run_playbook(
@@ -159,6 +170,8 @@ def run_playbook(
         cancel: set it to end the run early.
         on_task: called with each task's name as it starts.
 
+    Whoever changes something (not `check`) holds the fleet: what a killed controller has left of it is ended first.
+
     Raises BadInput when the playbook does not exist. Failed hosts are in the result: see `raise_for_failures`.
     """
     import ansible_runner
@@ -168,11 +181,13 @@ def run_playbook(
         raise BadInput(
             f"no playbook {playbook}", where=str(project.playbooks), next_step="restore playbooks/, or reinstall"
         )
-    tag = f"{project.root}:{fleet}:{playbook}"
-    end_strays(tag)
+    marks = {FLEET_VARIABLE: f"{project.root}:{fleet}", CALL_VARIABLE: new_call()}
+    if not check:
+        # Who changes nothing ends nothing: it may not hold the fleet.
+        end_leftovers(marks[FLEET_VARIABLE])
     collector = _Collector(on_task)
     remove_left_folders()
-    private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")
+    private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{marks[CALL_VARIABLE]}-")
     started = time.monotonic()
     try:
         if extra_vars:
@@ -186,7 +201,7 @@ def run_playbook(
             playbook=str(path),
             inventory=str(project.inventory(fleet)),
             limit=",".join(limit) if limit else None,
-            envvars=_environment(project, tag),
+            envvars=_environment(project, marks),
             cmdline="--check --diff" if check else None,
             suppress_env_files=True,
             quiet=True,
@@ -195,11 +210,13 @@ def run_playbook(
             cancel_callback=(cancel or threading.Event()).is_set,
             rotate_artifacts=1,
         )
+        if runner.status in {"canceled", "timeout"}:
+            end_call(marks[CALL_VARIABLE])
+    except BaseException:
+        end_call(marks[CALL_VARIABLE])
+        raise
     finally:
         shutil.rmtree(private, ignore_errors=True)
-    if runner.status in {"canceled", "timeout"}:
-        # Its workers have sessions of their own, which the end of its process group does not reach.
-        end_strays(tag)
     output = "\n".join(collector.lines)
     if runner.status == "timeout":
         output += f"\nended after {timeout:.0f} s"

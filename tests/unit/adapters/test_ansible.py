@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.ansible import run_playbook
-from controller.adapters.ansible.strays import TAG_VARIABLE, end_strays, remove_left_folders, tagged
+from controller.adapters.ansible.strays import (
+    CALL_VARIABLE,
+    FLEET_VARIABLE,
+    has_controller,
+    marked,
+    new_call,
+    remove_left_folders,
+)
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
@@ -99,7 +108,106 @@ def test_a_cancelled_playbook_ends_early_and_leaves_no_process(project: Project)
     result = run_playbook(project, "prod", "say.yml", extra_vars={"wait": 60}, cancel=cancel)
     assert result.rc != 0
     assert time.monotonic() - started < 30
-    assert tagged(f"{project.root}:prod:say.yml") == []
+    assert _of_fleet(project) == []
+
+
+def _of_fleet(project: Project) -> list[int]:
+    """Everything that works on the fleet `prod`."""
+    return marked(lambda marks: marks[FLEET_VARIABLE] == f"{project.root}:prod")
+
+
+# A controller of its own, at work until the file `go` is there.
+CONTROLLER = """
+import sys
+from pathlib import Path
+from controller.adapters.ansible import run_playbook
+from controller.model.project import Project
+print(run_playbook(Project(Path(sys.argv[1])), "prod", "work.yml").rc)
+"""
+WORK = """
+- name: Work
+  hosts: one
+  gather_facts: false
+  tasks:
+    - name: Work for long
+      ansible.builtin.shell: "touch at-work; while ! [ -e go ]; do sleep 0.1; done"
+      args: {chdir: "{{ inventory_dir }}"}
+"""
+QUICK = """
+- name: Say
+  hosts: one
+  gather_facts: false
+  tasks:
+    - name: Say
+      ansible.builtin.debug: {msg: nothing}
+"""
+
+
+@pytest.fixture
+def at_work(project: Project) -> Iterator[subprocess.Popen[str]]:
+    """Another controller, whose playbook has begun to work on the fleet; `quick.yml` is there too."""
+    (project.playbooks / "work.yml").write_text(WORK)
+    (project.playbooks / "quick.yml").write_text(QUICK)
+    words = [sys.executable, "-c", CONTROLLER, str(project.root)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as controller:
+        try:
+            deadline = time.monotonic() + 120
+            while not (project.inventory("prod") / "at-work").is_file():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield controller
+        finally:
+            controller.kill()
+            for pid in _of_fleet(project):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_neither_a_dry_run_nor_another_run_ends_the_playbook_of_a_living_controller(
+    project: Project, at_work: subprocess.Popen[str]
+) -> None:
+    before = _of_fleet(project)
+    run_playbook(project, "prod", "work.yml", check=True).raise_for_failures()
+    run_playbook(project, "prod", "quick.yml").raise_for_failures()
+    assert len(before) >= 2
+    (project.inventory("prod") / "go").touch()
+    out, _ = at_work.communicate(timeout=120)
+    assert out.strip() == "0"
+
+
+def test_who_holds_the_fleet_ends_what_a_killed_controller_left_whatever_it_ran_and_a_dry_run_does_not(
+    project: Project, at_work: subprocess.Popen[str]
+) -> None:
+    # Dead, and not yet buried by its parent. What has no terminal of the controller's goes on.
+    at_work.kill()
+    time.sleep(1)
+    left = _of_fleet(project)
+    assert left
+    run_playbook(project, "prod", "work.yml", check=True).raise_for_failures()
+    assert set(left) & set(_of_fleet(project))
+    run_playbook(project, "prod", "quick.yml").raise_for_failures()
+    assert _of_fleet(project) == []
+
+
+def test_a_playbook_whose_controller_is_interrupted_ends_with_it(
+    project: Project, at_work: subprocess.Popen[str]
+) -> None:
+    at_work.send_signal(signal.SIGINT)
+    at_work.communicate(timeout=60)
+    assert _of_fleet(project) == []
+
+
+def test_a_call_has_its_controller_as_long_as_that_very_process_lives() -> None:
+    call = new_call()
+    pid, started, namespace, _ = call.split("-")
+    assert pid == str(os.getpid()), "controllers of earlier versions look there"
+    assert new_call() != call
+    assert has_controller(call)
+    assert not has_controller(f"{pid}-{int(started) - 1}-{namespace}-1"), "the same number, another process"
+    with subprocess.Popen(["/bin/true"]) as gone:
+        gone.wait()
+    assert not has_controller(f"{gone.pid}-{started}-{namespace}-1")
+    # Of another container's processes nothing is known here.
+    assert has_controller(f"{gone.pid}-{started}-{int(namespace) + 1}-1")
 
 
 def test_a_missing_playbook_is_bad_input(project: Project) -> None:
@@ -107,34 +215,41 @@ def test_a_missing_playbook_is_bad_input(project: Project) -> None:
         run_playbook(project, "prod", "nothing.yml")
 
 
-def test_strays_of_the_same_tag_are_ended_and_others_are_not() -> None:
-    def sleeper(tag: str) -> subprocess.Popen[bytes]:
+def test_leftovers_that_do_not_heed_a_term_are_killed_and_those_of_other_fleets_are_not_touched(
+    project: Project,
+) -> None:
+    _, started, namespace, _ = new_call().split("-")
+    with subprocess.Popen(["/bin/true"]) as gone:
+        gone.wait()
+
+    def sleeper(fleet: str) -> subprocess.Popen[bytes]:
         program = (
             "import time, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
         )
-        child = subprocess.Popen(
-            [sys.executable, "-c", program], env=os.environ | {TAG_VARIABLE: tag}, stdout=subprocess.PIPE
-        )
+        marks = {FLEET_VARIABLE: f"{project.root}:{fleet}", CALL_VARIABLE: f"{gone.pid}-{started}-{namespace}-1"}
+        child = subprocess.Popen([sys.executable, "-c", program], env=os.environ | marks, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
         return child
 
-    mine, other = sleeper("a:prod"), sleeper("b:prod")
+    mine, other = sleeper("prod"), sleeper("test")
     try:
-        assert end_strays("a:prod", grace=0.3) == 1
-        assert mine.wait(timeout=5) < 0
+        run_playbook(project, "prod", "say.yml").raise_for_failures()
+        assert mine.wait(timeout=5) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         for child in (mine, other):
             child.kill()
-            child.wait()
+            child.communicate()
 
 
 def test_folders_of_controllers_that_are_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with subprocess.Popen(["/bin/true"]) as gone:
         gone.wait()
-    names = [f"ratchet-ansible-{gone.pid}-left", f"ratchet-ansible-{os.getpid()}-mine", "ratchet-ansible-notes-x"]
+    _, started, namespace, _ = new_call().split("-")
+    left = f"ratchet-ansible-{gone.pid}-{started}-{namespace}-1-left"
+    names = [left, f"ratchet-ansible-{new_call()}-mine", "ratchet-ansible-notes-x"]
     for name in names:
         (tmp_path / name / "env").mkdir(parents=True)
     remove_left_folders()
