@@ -105,7 +105,10 @@ class Api:
         for method, pattern, handler in self._routes:
             if match := pattern.fullmatch(path):
                 if method == call.method:
-                    return handler(call, *(int(identity) for identity in match.groups()))
+                    answer = handler(call, *(int(identity) for identity in match.groups()))
+                    if lost := self._cloud.faults.answer(call.method, path):
+                        raise lost
+                    return answer
                 methods.add(method)
         if methods:
             raise ApiError("method_not_allowed", f"{path} takes {', '.join(sorted(methods))}")

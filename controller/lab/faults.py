@@ -18,14 +18,15 @@ from controller.lab.state import Document, State
 class Fault(BaseModel):
     """What to do wrong.
 
-    error: matching requests are answered with `code`. action_error: the action `command` ends with `code`.
+    error: matching requests are answered with `code`, and not carried out. lost_answer: they are carried out, and
+    answered with `code` all the same. action_error: the action `command` ends with `code`.
     slow_action: the action `command` takes `seconds` longer. unavailable: the type is out of stock (at the location).
     hang: matching requests are answered after `seconds`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["error", "action_error", "slow_action", "unavailable", "hang"]
+    kind: Literal["error", "lost_answer", "action_error", "slow_action", "unavailable", "hang"]
     times: int | None = Field(default=None, ge=1)
     method: str = Field(default="*", pattern=r"^(\*|GET|POST|PUT|DELETE)$")
     path: str = Field(default=".*", description="regular expression that the path after /v1 matches in full")
@@ -77,10 +78,15 @@ class Faults:
             return fault["method"] in {"*", method} and re.fullmatch(fault["path"], path) is not None
 
         hang, error = self._take("hang", matches), self._take("error", matches)
-        failure = None
-        if error is not None:
-            failure = ApiError(error["code"], error["message"], status=STATUS.get(error["code"], 500))
-        return (hang["seconds"] if hang else 0.0), failure
+        return (hang["seconds"] if hang else 0.0), _failure(error)
+
+    def answer(self, method: str, path: str) -> ApiError | None:
+        """The error that takes the place of the answer to this request, which has been carried out."""
+
+        def matches(fault: Document) -> bool:
+            return fault["method"] in {"*", method} and re.fullmatch(fault["path"], path) is not None
+
+        return _failure(self._take("lost_answer", matches))
 
     def action(self, command: str) -> tuple[float, dict[str, str] | None]:
         """Extra seconds for this action, and the error it is to end with."""
@@ -101,3 +107,7 @@ class Faults:
         if ordering:
             return self._take("unavailable", matches) is not None
         return any(fault["kind"] == "unavailable" and matches(fault) for fault in self.all())
+
+
+def _failure(fault: Document | None) -> ApiError | None:
+    return None if fault is None else ApiError(fault["code"], fault["message"], status=STATUS.get(fault["code"], 500))

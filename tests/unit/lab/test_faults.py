@@ -25,6 +25,15 @@ def test_an_error_is_given_as_often_as_ordered(faults: Faults) -> None:
     assert faults.request("POST", "/servers") == (0.0, None)
 
 
+def test_an_answer_is_lost_after_the_request_was_let_through(faults: Faults) -> None:
+    faults.add(Fault(kind="lost_answer", code="timeout", times=1, method="POST", path="/servers"))
+    assert faults.request("POST", "/servers") == (0.0, None)
+    assert faults.answer("GET", "/servers") is None
+    lost = faults.answer("POST", "/servers")
+    assert lost is not None and lost.status == 504
+    assert faults.answer("POST", "/servers") is None
+
+
 def test_an_action_can_be_slow_and_fail(faults: Faults) -> None:
     faults.add(Fault(kind="slow_action", command="create_server", seconds=3, times=1))
     faults.add(Fault(kind="action_error", command="create_server", code="placement_error", times=1))
