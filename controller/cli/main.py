@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from controller import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("controller.cli.init", "write a project folder to start from"),
     "provision": ("controller.cli.provision", "create the fleet's servers and set them up"),
-    "destroy": ("controller.cli.destroy", "delete the fleet's servers"),
+    "destroy": ("controller.cli.destroy", "delete the fleet's servers, and what is known here of them"),
     "optimize": ("controller.cli.optimize", "run experiments; keep what is proven better, revert the rest"),
     "status": ("controller.cli.status", "what each host runs now"),
     "history": ("controller.cli.history", "past runs and their verdicts"),
@@ -44,11 +45,24 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _command(arguments: list[str]) -> str | None:
+    """The first word that is neither an option nor an option's value: a project folder may be named `lab`."""
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            return word if word in COMMANDS else None
+        if "--project".startswith(word) and word != "--":
+            next(words, None)
+    return None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2 for bad input, see model/errors.py)."""
     arguments = sys.argv[1:] if argv is None else argv
-    chosen = next((word for word in arguments if word in COMMANDS), None)
-    args = build_parser(chosen).parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: what the terminal has no letter for is written as an escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    args = build_parser(_command(arguments)).parse_args(arguments)
     from controller.model.errors import RatchetError
 
     try:

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from controller.model.experiment import Frozen, Name
+from controller.model.experiment import Frozen
 
+# The name of a folder, and of a file and a label's value after it.
+FLEET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 ServerTypeName = Annotated[str, Field(pattern=r"^[a-z0-9]{2,20}$")]
 Location = Annotated[str, Field(pattern=r"^[a-z0-9-]{2,20}$")]
 
@@ -74,7 +76,7 @@ class Host(Frozen):
 class Fleet(Frozen):
     """A fleet whose files have been read and validated."""
 
-    name: Name
+    name: str = Field(pattern=FLEET_NAME)
     inventory: Path
     settings: FleetSettings
     hosts: list[Host]

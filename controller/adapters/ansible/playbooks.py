@@ -144,6 +144,8 @@ def _environment(project: Project, marks: dict[str, str]) -> dict[str, str]:
             "ANSIBLE_HOST_KEY_CHECKING": "True",
             "ANSIBLE_RETRY_FILES_ENABLED": "False",
             "ANSIBLE_NOCOLOR": "1",
+            # Ansible starts in no other encoding, and whatever the operator's is need not be installed.
+            "LC_ALL": "C.UTF-8",
         }
     )
 

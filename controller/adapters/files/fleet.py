@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from controller.adapters.files.hosts_file import InventoryHost, read_hosts
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
-from controller.model.fleet import Fleet, FleetSettings, Host
+from controller.model.fleet import FLEET_NAME, Fleet, FleetSettings, Host
 from controller.model.project import Project
 
 MAXIMUM_PORT = 65535
@@ -44,6 +45,12 @@ def load_settings(project: Project, name: str) -> FleetSettings:
             f"unknown fleet {name}",
             where=str(project.root / "inventory"),
             next_step=did_you_mean(name, known, what="fleet"),
+        )
+    if not re.fullmatch(FLEET_NAME, name):
+        raise BadInput(
+            f"{name!r} cannot be a fleet's name",
+            where=str(project.inventory(name)),
+            next_step="rename the folder: at most 63 letters, digits and _ . -, beginning with a letter or digit",
         )
     path = project.inventory(name) / "group_vars" / "all" / "ratchet.yml"
     if not path.exists():

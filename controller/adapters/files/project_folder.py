@@ -12,10 +12,11 @@ from controller.adapters.files.experiments import META
 from controller.adapters.files.ignored import Rules, add_rules
 from controller.adapters.files.private_state import secrets_folder
 from controller.model.errors import BadInput, HostFailed
+from controller.model.fleet import FLEET_NAME
 from controller.model.project import Project, bundle
 
 EXAMPLE_EXPERIMENT = "gzip-level"
-FLEET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+SERVERS_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 SETTINGS_HEAD = """\
 # The controller's settings for this fleet.
@@ -90,7 +91,8 @@ def write_project(folder: Path, fleet: str, *, static: bool) -> Written:
     Raises BadInput when the folder holds other things but no project, when the fleet's name is unfit, or when a file
     is where a folder must be; HostFailed when it cannot be written.
     """
-    if not FLEET_NAME.fullmatch(fleet):
+    # Servers that are created are named after their fleet.
+    if not (re.fullmatch(FLEET_NAME, fleet) if static else SERVERS_NAME.fullmatch(fleet)):
         raise BadInput(
             f"{fleet!r} is not a fleet's name", next_step="small letters, digits and dashes, at most 63, such as web-eu"
         )

@@ -85,6 +85,15 @@ def test_extra_vars_may_be_longer_than_an_argument_and_are_what_they_were_given_
     run_playbook(project, "prod", "long.yml", extra_vars=given).raise_for_failures()
 
 
+@pytest.mark.parametrize("locale", ["C", "xx_XX.ISO-8859-1"])
+def test_a_playbook_runs_whatever_the_operators_locale_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch, locale: str
+) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    (project.playbooks / "quick.yml").write_text(QUICK)
+    run_playbook(project, "prod", "quick.yml").raise_for_failures()
+
+
 def test_secrets_stay_out_of_ansibles_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "HCLOUD_TOKEN",
