@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -26,10 +28,18 @@ class HostSteps:
 
     def __enter__(self) -> HostSteps:
         if self._console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+            columns = (
+                SpinnerColumn(self._spinner()),
+                TextColumn("{task.description}", markup=False),
+                TimeElapsedColumn(),
+            )
             self._bars = Bars(*columns, console=self._console)
             self._bars.start()
         return self
+
+    def _spinner(self) -> str:
+        """One that the terminal can show: rich's own is Braille."""
+        return "dots" if self._console.encoding.lower().startswith("utf") else "line"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -37,13 +47,16 @@ class HostSteps:
         if self._bars is not None:
             self._bars.stop()
 
-    def pause(self) -> None:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
         """Make room for a question."""
-        if self._bars is not None:
-            self._bars.stop()
-
-    def resume(self) -> None:
-        if self._bars is not None:
+        if self._bars is None:
+            yield
+            return
+        self._bars.stop()
+        try:
+            yield
+        finally:
             self._bars.start()
 
     def __call__(self, progress: Progress) -> None:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fleet_argument(parser)
+    parser.add_argument(
+        "--close-ports", action="store_true", help="do not ask before the firewall closes what is open now"
+    )
     add_output_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import accounts_of, find_project, holding_servers
+    from controller.cli.run_setup import accounts_of, find_project, holding_servers, interruptible
+    from controller.model.errors import BadInput
     from controller.workflow.provision import Progress, provision, read_servers
 
     project = find_project(args)
@@ -31,7 +35,23 @@ def run(args: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         steps(Progress(f"note: {text}"))
 
-    with holding_servers(project, args.fleet, "provision", tell) as hold, steps:
+    def may_close(rules: list[str]) -> bool:
+        what = f"the firewall {args.fleet} would close what is open now: {'; '.join(rules)}"
+        if args.close_ports:
+            return True
+        if not sys.stdin.isatty():
+            raise BadInput(
+                f"{what}; no rule was changed",
+                where=f"fleet {args.fleet}",
+                next_step="add the networks to `ssh_sources` in ratchet.yml, or give them a rule of their own in the "
+                f"cloud console, which stays; to close them: controller provision --fleet {args.fleet} --close-ports",
+            )
+        with steps.paused():
+            print(what, file=sys.stderr)
+            print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
+            return sys.stdin.readline().strip() == "yes"
+
+    with interruptible(), holding_servers(project, args.fleet, "provision", tell) as hold, steps:
         result = provision(
             project,
             args.fleet,
@@ -41,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             holder=hold.name,
             generation=hold.generation,
             accounts=accounts_of(project, args.fleet, hold.store, tell),
+            may_close=may_close,
         )
     if args.output == "json":
         print(json.dumps(result.document()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,10 +13,11 @@ from typing import Any
 from controller.adapters.ansible import PlaybookResult, run_playbook
 from controller.adapters.audit import Accounts
 from controller.adapters.files.fleet import load_fleet, load_settings
-from controller.adapters.files.hosts_file import read_hosts, write_hosts
+from controller.adapters.files.hosts_edits import write_hosts
+from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.files.keys import HostSeeds, ensure_fleet_key
 from controller.adapters.files.known_hosts import KnownHosts
-from controller.adapters.hetzner import Access, Cloud, CloudServer, is_label, modern, read_access
+from controller.adapters.hetzner import Access, Cloud, CloudServer, RuleChange, is_label, modern, read_access
 from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.fleet import Placement, Servers
 from controller.model.project import Project
@@ -95,8 +97,11 @@ def provision(
     holder: str,
     generation: int = 0,
     accounts: Accounts,
+    may_close: Callable[[list[str]], bool],
 ) -> Provisioned:
     """Bring the fleet to what its settings say. The caller holds the fleet, under these names.
+
+    `may_close` is asked before the firewall closes what is open now, `tcp 22 from 192.0.2.0/24` for one.
 
     A host that fails is in the result; the others are provisioned all the same. Raises BadInput before anything is
     changed, FleetLocked when another run has claimed a host that is to be set up, HostFailed when the cloud fails as a
@@ -106,7 +111,15 @@ def provision(
     names = [f"{fleet}-{number}" for number in range(1, servers.count + 1)]
     with accounts.account("provision", names, "bring the servers to what the settings say") as outcome:
         result = _Provisioning(
-            project, fleet, servers, access, observe, run_id=run_id, holder=holder, generation=generation
+            project,
+            fleet,
+            servers,
+            access,
+            observe,
+            run_id=run_id,
+            holder=holder,
+            generation=generation,
+            may_close=may_close,
         ).run()
         outcome.hosts = sorted(result.hosts)
         outcome.what = "changed" if result.changed else "nothing changed"
@@ -126,6 +139,12 @@ def read_servers(project: Project, fleet: str) -> Servers:
             where=str(path),
             next_step=f"set its hosts up: ansible-playbook -i inventory/{fleet} playbooks/site.yml "
             "(or add `servers` to ratchet.yml)",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", fleet):
+        raise BadInput(
+            f"servers are named after their fleet, and {fleet}-1 is no host's name",
+            where=str(project.inventory(fleet)),
+            next_step="rename the folder: letters, digits and dashes",
         )
     for label, value in servers.labels.items():
         if not is_label(label, value):
@@ -156,7 +175,9 @@ class _Provisioning:
         run_id: str,
         holder: str,
         generation: int,
+        may_close: Callable[[list[str]], bool],
     ) -> None:
+        self._may_close = may_close
         self._run_id = run_id
         self._holder = holder
         self._generation = generation
@@ -170,6 +191,7 @@ class _Provisioning:
 
     def run(self) -> Provisioned:
         cloud = Cloud(self._access)
+        before = self._read_inventory()
         self._say("asking the cloud what is there")
         existing = cloud.servers(self._fleet)
         names = [f"{self._fleet}-{number}" for number in range(1, self._servers.count + 1)]
@@ -179,8 +201,13 @@ class _Provisioning:
             self._notice(
                 f"{', '.join(surplus)}: more servers than `count` says; they stay in the fleet until you delete them"
             )
+        others = sorted(set(before) - set(names) - set(surplus))
+        if others:
+            self._notice(
+                f"{', '.join(others)}: in hosts.yml, but no server of this fleet in the cloud; what stands there stays"
+            )
         ready = self._bring_up(order, names + surplus, existing)
-        self._write_inventory(ready)
+        self._write_inventory(before, ready)
         if ready:
             self._set_up(sorted(ready))
         return self._result
@@ -190,13 +217,9 @@ class _Provisioning:
         if missing:
             placements = cloud.orderable(placements)
         public_key, generated = ensure_fleet_key(self._project, self._fleet)
-        shared = cloud.prepare(
-            self._fleet,
-            public_key=public_key,
-            ssh_sources=self._servers.ssh_sources,
-            labels=self._servers.labels,
-        )
-        self._result.changed |= generated or shared.changed
+        firewall, opened = cloud.firewall(self._fleet, self._servers.ssh_sources, self._servers.labels, self._agree)
+        key, uploaded = cloud.ssh_key(self._fleet, public_key, self._servers.labels)
+        self._result.changed |= generated or opened or uploaded
         return FleetOrder(
             project=self._project,
             fleet=self._fleet,
@@ -204,11 +227,20 @@ class _Provisioning:
             placements=placements,
             labels=self._servers.labels,
             public_key=public_key,
-            ssh_key=shared.ssh_key,
-            firewall=shared.firewall,
+            ssh_key=key,
+            firewall=firewall,
             seeds=HostSeeds(self._project, self._fleet),
             known_hosts=self._known_hosts,
         )
+
+    def _agree(self, change: RuleChange) -> None:
+        """Raises BadInput unless what the firewall closes may be closed."""
+        if change.closes and not self._may_close(change.closes):
+            raise BadInput("not confirmed: no rule of the firewall was changed")
+        told = {"keeps the rules that others have made": change.kept, "opens": change.opens, "closes": change.closes}
+        for what, rules in told.items():
+            if rules:
+                self._notice(f"the firewall {self._fleet} {what}: {'; '.join(rules)}")
 
     def _placements(self) -> list[Placement]:
         found: list[Placement] = []
@@ -264,23 +296,20 @@ class _Provisioning:
         self._observe(Progress(f"booted, at {ready.server.address}", host=name))
         return ready
 
-    def _write_inventory(self, ready: dict[str, CloudServer]) -> None:
-        """The ready hosts, and those of before that did not answer this time."""
+    def _read_inventory(self) -> dict[str, str]:
+        """Host -> address, as hosts.yml says now. Raises BadInput."""
         path = self._project.inventory(self._fleet) / "hosts.yml"
-        before = (
-            {host.name: str(host.variables.get("ansible_host", "")) for host in read_hosts(path)}
-            if path.exists()
-            else {}
-        )
-        addresses = {
-            name: ready[name].address if name in ready else before[name]
-            for name in self._result.hosts
-            if name in ready or name in before
-        }
+        found = read_hosts(path) if path.exists() else []
+        return {host.name: str(host.variables.get("ansible_host", "")) for host in found}
+
+    def _write_inventory(self, before: dict[str, str], ready: dict[str, CloudServer]) -> None:
+        """The ready hosts beside what stands there; the addresses that they had before are forgotten."""
+        addresses = {name: ready[name].address for name in self._result.hosts if name in ready}
         if addresses:
-            self._result.changed |= write_hosts(path, self._fleet, addresses)
-            if len(ready) == len(self._result.hosts):
-                self._result.changed |= self._known_hosts.keep_only(set(addresses.values()))
+            path = self._project.inventory(self._fleet) / "hosts.yml"
+            self._result.changed |= write_hosts(path, self._fleet, addresses, self._notice)
+            left = {before[name] for name in addresses if name in before} - set((before | addresses).values())
+            self._result.changed |= self._known_hosts.forget(left)
 
     def _set_up(self, names: list[str]) -> None:
         self._say(f"setting up {', '.join(names)}")

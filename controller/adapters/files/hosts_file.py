@@ -1,4 +1,4 @@
-"""`inventory/<fleet>/hosts.yml`: read the hosts of an Ansible YAML inventory, and write one.
+"""`inventory/<fleet>/hosts.yml`: read the hosts of an Ansible YAML inventory (hosts_edits.py writes one).
 
 Only what the controller needs is understood: groups, hosts and their connection variables. Everything else in the
 file is Ansible's. Templates are not evaluated, but for `{{ inventory_dir }}`, which keeps a path true wherever the
@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.documents import Document, Place, read_yaml
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import field_words, found_words
@@ -103,34 +100,3 @@ class _Groups:
     def _refuse(self, place: Place, what: str, next_step: str = "") -> BadInput:
         step = next_step or "hosts stand under all: hosts: NAME: with ansible_host: ADDRESS"
         return BadInput(what, where=self._document.where(place), next_step=step)
-
-
-HEADER = """\
-# Written by `controller provision`; a second run writes the same. Plain Ansible reads it too:
-#   ansible-playbook -i inventory/{fleet} playbooks/site.yml
-"""
-
-
-def provisioned_inventory(fleet: str, addresses: dict[str, str]) -> str:
-    """The text of hosts.yml for hosts that were provisioned: name -> address."""
-    inventory = {
-        "all": {
-            "vars": {
-                "ansible_user": "ratchet",
-                "ansible_ssh_private_key_file": f"{{{{ inventory_dir }}}}/../../.ratchet/keys/{fleet}",
-                "ansible_ssh_common_args": "-o IdentitiesOnly=yes -o StrictHostKeyChecking=yes "
-                "-o 'UserKnownHostsFile=\"{{ inventory_dir }}/known_hosts\"'",
-            },
-            "hosts": {name: {"ansible_host": address} for name, address in addresses.items()},
-        }
-    }
-    return HEADER.format(fleet=fleet) + yaml.safe_dump(inventory, sort_keys=False, width=200)
-
-
-def write_hosts(path: Path, fleet: str, addresses: dict[str, str]) -> bool:
-    """Write hosts.yml unless it says the same already; returns whether it changed. Raises HostFailed."""
-    text = provisioned_inventory(fleet, addresses)
-    if path.is_file() and path.read_text() == text:
-        return False
-    write_atomically(path, text)
-    return True

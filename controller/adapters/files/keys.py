@@ -100,10 +100,15 @@ class HostSeeds:
         self._seed(name).unlink(missing_ok=True)
         self._successor(name).unlink(missing_ok=True)
 
-    def forget_all(self) -> None:
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                path.unlink()
+    def names(self) -> set[str]:
+        """The servers that still have one."""
+        if not self._folder.is_dir():
+            return set()
+        return {path.name.removesuffix(".pub").removesuffix(".next") for path in self._folder.glob("*.pub")}
+
+    def close(self) -> None:
+        """Remove the folder if it is empty."""
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 
     def _seed(self, name: str) -> Path:

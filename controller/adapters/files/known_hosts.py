@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from controller.adapters.files.atomic import write_atomically
@@ -34,14 +35,20 @@ class KnownHosts:
             write_atomically(self.path, "\n".join([*kept, entry]) + "\n")
             return True
 
-    def keep_only(self, addresses: set[str]) -> bool:
-        """Forget every other address: it may be another's machine by now. Returns whether the file changed."""
+    def forget(self, addresses: Collection[str]) -> bool:
+        """Forget these addresses: each may be another's machine by now. Returns whether the file changed.
+
+        A file that holds nothing else is removed.
+        """
         with self._lock:
             lines = self._lines()
-            kept = [line for line in lines if line.startswith("#") or line.split()[:1][0] in addresses]
+            kept = [line for line in lines if line.split()[0] not in addresses]
             if kept == lines:
                 return False
-            write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+            if kept:
+                write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+            else:
+                self.path.unlink()
             return True
 
     def _lines(self) -> list[str]:

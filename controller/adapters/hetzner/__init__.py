@@ -5,13 +5,14 @@ from controller.adapters.hetzner.cloud import Cloud
 from controller.adapters.hetzner.domain import (
     FLEET_LABEL,
     CloudServer,
+    Found,
     Leftovers,
     ServerOrder,
-    SharedResources,
     Unavailable,
     is_label,
     modern,
 )
+from controller.adapters.hetzner.firewall import RuleChange
 from controller.adapters.hetzner.user_data import user_data
 
 __all__ = [
@@ -19,9 +20,10 @@ __all__ = [
     "Access",
     "Cloud",
     "CloudServer",
+    "Found",
     "Leftovers",
+    "RuleChange",
     "ServerOrder",
-    "SharedResources",
     "Unavailable",
     "is_label",
     "modern",

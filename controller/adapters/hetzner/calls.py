@@ -84,7 +84,10 @@ def _of_code(what: str, code: str, error: APIException) -> RatchetError:
         return HostFailed(message, next_step="ask the provider for a higher limit, or lower `count` in ratchet.yml")
     if code == "protected":
         return HostFailed(message, next_step="lift its delete protection in the cloud console, then run it again")
-    if code in {"invalid_input", "json_error", "uniqueness_error", "not_found", "unsupported_error"}:
+    if code == "uniqueness_error":
+        step = "rename or delete what has that name in the project, or give the fleet another name"
+        return BadInput(message + _fields(error.details), next_step=step)
+    if code in {"invalid_input", "json_error", "not_found", "unsupported_error"}:
         return BadInput(message + _fields(error.details), next_step="mend `servers` in the fleet's ratchet.yml")
     if code in {"rate_limit_exceeded", "conflict", "locked", "timeout", "unavailable", "service_error", "server_error"}:
         return Transient(message, next_step="the API is busy: run the command again in a while")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from hcloud import Client
+from hcloud import APIException, Client
 from hcloud.actions import ActionFailedException, BoundAction
-from hcloud.firewalls import Firewall, FirewallRule
+from hcloud.firewalls import Firewall
 from hcloud.images import Image
 from hcloud.locations import Location
 from hcloud.placement_groups import PlacementGroup
@@ -24,12 +24,13 @@ from controller.adapters.hetzner.calls import call, classify
 from controller.adapters.hetzner.domain import (
     FLEET_LABEL,
     CloudServer,
+    Found,
     Leftovers,
     ServerOrder,
-    SharedResources,
     Unavailable,
     selector,
 )
+from controller.adapters.hetzner.firewall import RuleChange, firewall_rules, rule_change
 from controller.adapters.secrets import masked
 from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.fleet import Placement
@@ -37,7 +38,6 @@ from controller.model.fleet import Placement
 HTTP_SECONDS = (5.0, 30.0)
 ACTION_SECONDS = 300.0
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 8.0
-ANYWHERE = ["0.0.0.0/0", "::/0"]
 # The cloud spreads at most so many servers of one group over its machines.
 SPREAD_SIZE = 10
 
@@ -109,60 +109,95 @@ class Cloud:
             )
         return stock
 
-    def prepare(
-        self, fleet: str, *, public_key: str, ssh_sources: list[str], labels: dict[str, str]
-    ) -> SharedResources:
-        """Create or correct what the servers share: the SSH key and the firewall."""
-        own = labels | {FLEET_LABEL: fleet}
-        key, key_changed = self._ssh_key(fleet, public_key, own)
-        firewall, firewall_changed = self._firewall(fleet, ssh_sources, own)
-        return SharedResources(ssh_key=key, firewall=firewall, changed=key_changed or firewall_changed)
-
-    def _ssh_key(self, fleet: str, public_key: str, labels: dict[str, str]) -> tuple[int, bool]:
+    def ssh_key(self, fleet: str, public_key: str, labels: dict[str, str]) -> tuple[int, bool]:
+        """The project's copy of the fleet's public key, whatever its name; (id, changed)."""
         keys = self._client.ssh_keys
-        wanted = " ".join(public_key.split()[:2])
-        for bound in self._call("listing SSH keys", keys.get_all):
-            model = bound.data_model
-            if " ".join(str(model.public_key).split()[:2]) == wanted:
-                return int(model.id), False
-            if model.name == fleet:
-                # The fleet's key was made anew on this machine.
-                self._own(model.labels, fleet, f"the SSH key {fleet}")
-                self._call("deleting the fleet's old SSH key", bound.delete)
-        created = self._call(
-            "creating the SSH key", lambda: keys.create(name=fleet, public_key=public_key, labels=labels)
-        )
-        return int(created.data_model.id), True
+        wanted = public_key.split()[:2]
 
-    def _firewall(self, fleet: str, ssh_sources: list[str], labels: dict[str, str]) -> tuple[int, bool]:
+        def find() -> Any:
+            fits = (one for one in keys.get_all() if str(one.data_model.public_key).split()[:2] == wanted)
+            return next(fits, None)
+
+        def create() -> Any:
+            old = keys.get_by_name(fleet)
+            if old is not None:
+                # The fleet's key was made anew on this machine.
+                self._own(old.data_model.labels, fleet, f"the SSH key {fleet}")
+                self._gone(old.delete)
+            return keys.create(name=fleet, public_key=public_key, labels=labels | {FLEET_LABEL: fleet})
+
+        return self._obtain(f"creating the SSH key {fleet}", find, create)
+
+    def firewall(
+        self, fleet: str, ssh_sources: list[str], labels: dict[str, str], agree: Callable[[RuleChange], None]
+    ) -> tuple[int, bool]:
+        """The fleet's firewall with our rules as the settings say; (id, changed).
+
+        Args:
+            agree: told what becomes of the rules of a firewall that is there, before anything is changed; raises to
+                refuse.
+        """
         firewalls = self._client.firewalls
-        rules = firewall_rules(ssh_sources)
-        bound = self._call("looking for the firewall", lambda: firewalls.get_by_name(fleet))
-        if bound is None:
-            # The SDK's annotation of labels is wrong.
-            created = self._call(
-                "creating the firewall", partial(firewalls.create, name=fleet, rules=rules, labels=cast(Any, labels))
-            )
-            return int(created.firewall.data_model.id), True
-        model = bound.data_model
-        self._own(model.labels, fleet, f"the firewall {fleet}")
-        if {_rule(rule) for rule in model.rules or []} == {_rule(rule) for rule in rules}:
-            return int(model.id), False
-        self.wait("changing the firewall", self._call("changing the firewall", lambda: bound.set_rules(rules)))
-        return int(model.id), True
+        identity, created = self._obtain(
+            f"creating the firewall {fleet}",
+            lambda: firewalls.get_by_name(fleet),
+            lambda: (
+                firewalls.create(
+                    name=fleet,
+                    rules=firewall_rules(ssh_sources),
+                    labels=cast(Any, labels | {FLEET_LABEL: fleet}),  # the SDK's annotation is wrong
+                ).firewall
+            ),
+            fleet=fleet,
+        )
+        if created:
+            return identity, True
+        bound = self._call("looking at the firewall", lambda: firewalls.get_by_id(identity))
+        change = rule_change(bound.data_model.rules or [], ssh_sources)
+        agree(change)
+        if change.changed:
+            what = "changing the firewall"
+            self.wait(what, self._call(what, lambda: bound.set_rules(change.rules)))
+        return identity, change.changed
 
     def placement_group(self, fleet: str, index: int, labels: dict[str, str]) -> tuple[int, bool]:
         """The group that spreads the fleet's `index`-th server (from 0) and its neighbours; (id, created)."""
         groups, name = self._client.placement_groups, f"{fleet}-{index // SPREAD_SIZE + 1}"
-        bound = self._call("looking for the placement group", lambda: groups.get_by_name(name))
-        if bound is not None:
-            self._own(bound.data_model.labels, fleet, f"the placement group {name}")
-            return int(bound.data_model.id), False
-        created = self._call(
-            "creating the placement group",
-            lambda: groups.create(name=name, type="spread", labels=labels | {FLEET_LABEL: fleet}),
+        return self._obtain(
+            f"creating the placement group {name}",
+            lambda: groups.get_by_name(name),
+            lambda: groups.create(name=name, type="spread", labels=labels | {FLEET_LABEL: fleet}).placement_group,
+            fleet=fleet,
         )
-        return int(created.placement_group.data_model.id), True
+
+    def _obtain(
+        self, what: str, find: Callable[[], Any], create: Callable[[], Any], *, fleet: str = ""
+    ) -> tuple[int, bool]:
+        """(id, whether it was created now) of what `find` finds, else of what `create` creates.
+
+        A request whose answer was lost is sent again, by the SDK or by us: then it is there, or its name is taken, by
+        what the first one made. `fleet`: what is found must be this fleet's.
+        """
+        asked = False
+
+        def attempt() -> Any:
+            nonlocal asked
+            found = find()
+            if found is not None:
+                return found
+            asked = True
+            try:
+                return create()
+            except APIException as error:
+                found = find() if error.code == "uniqueness_error" else None
+                if found is None:
+                    raise
+                return found
+
+        model = self._call(what, attempt).data_model
+        if fleet:
+            self._own(model.labels, fleet, what.removeprefix("creating "))
+        return int(model.id), asked
 
     def create_server(self, order: ServerOrder) -> CloudServer:
         """Create a server and wait until it runs. One that is there already, from a broken-off attempt, is taken.
@@ -171,13 +206,9 @@ class Cloud:
         """
         what = f"creating {order.name}"
         servers = self._client.servers
+        actions: list[BoundAction] = []
 
-        def create() -> tuple[BoundServer, list[BoundAction]]:
-            # Asked anew in each attempt: an attempt whose answer was lost may have created it.
-            existing = servers.get_by_name(order.name)
-            if existing is not None:
-                self._own(existing.data_model.labels, order.labels[FLEET_LABEL], f"the server {order.name}")
-                return existing, []
+        def create() -> BoundServer:
             created = servers.create(
                 name=order.name,
                 server_type=ServerType(name=order.placement.type),
@@ -189,19 +220,27 @@ class Cloud:
                 user_data=order.user_data,
                 labels=order.labels,
             )
-            return created.server, [created.action, *created.next_actions]
+            actions.extend([created.action, *created.next_actions])
+            return created.server
 
-        server, actions = self._call(what, create)
+        identity, _ = self._obtain(
+            what, lambda: servers.get_by_name(order.name), create, fleet=order.labels[FLEET_LABEL]
+        )
+        if not actions:
+            # Whoever ordered it may not have seen the end of it.
+            listed = self._call(what, lambda: servers.get_actions_list(Server(id=identity))).actions
+            actions += [
+                action
+                for action in listed
+                if action.data_model.command == "create_server" or action.data_model.status == "running"
+            ]
         try:
             self.wait(what, actions)
         except Unavailable:
-            self._discard(server)
+            # It would hold its name.
+            self.destroy_server(Found(identity, order.name))
             raise
-        return _server(self._call(what, partial(servers.get_by_id, server.data_model.id)))
-
-    def _discard(self, server: BoundServer) -> None:
-        """A server whose creation failed would hold its name."""
-        self.wait("deleting the failed server", [self._call("deleting the failed server", server.delete)])
+        return _server(self._call(what, partial(servers.get_by_id, identity)))
 
     def power_on(self, server: CloudServer) -> None:
         """Start a server that is off."""
@@ -232,34 +271,67 @@ class Cloud:
 
     def leftovers(self, fleet: str) -> Leftovers:
         """Everything with the fleet's label."""
-        return Leftovers(*([str(one.data_model.name) for one in found] for found in self._labelled(fleet).values()))
-
-    def destroy_server(self, fleet: str, name: str) -> None:
-        """Delete one server of the fleet and wait until it is gone; one that is gone already is fine."""
-        for bound in self._labelled(fleet)["servers"]:
-            if bound.data_model.name == name:
-                what = f"deleting {name}"
-                self.wait(what, [self._call(what, bound.delete)])
-
-    def destroy_shared(self, fleet: str) -> None:
-        """Delete what the servers shared, once they are gone."""
-        labelled = self._labelled(fleet)
-        for kind in ("firewalls", "placement_groups", "ssh_keys"):
-            for bound in labelled[kind]:
-                self._call(f"deleting {kind.replace('_', ' ')}: {bound.data_model.name}", bound.delete)
-
-    def _labelled(self, fleet: str) -> dict[str, list[Any]]:
-        """Kind -> SDK objects, in the order of Leftovers."""
-        clients: dict[str, Any] = {
+        kinds: dict[str, Any] = {
             "servers": self._client.servers,
             "firewalls": self._client.firewalls,
-            "placement_groups": self._client.placement_groups,
-            "ssh_keys": self._client.ssh_keys,
+            "placement groups": self._client.placement_groups,
+            "SSH keys": self._client.ssh_keys,
         }
-        return {
-            kind: self._call(f"listing {kind}", partial(client.get_all, label_selector=selector(fleet)))
-            for kind, client in clients.items()
-        }
+        return Leftovers(
+            *(
+                [
+                    Found(int(one.data_model.id), str(one.data_model.name), _address(one.data_model))
+                    for one in self._call(f"listing {kind}", partial(client.get_all, label_selector=selector(fleet)))
+                ]
+                for kind, client in kinds.items()
+            )
+        )
+
+    def destroy_server(self, server: Found, may_begin: Callable[[], None] = lambda: None) -> None:
+        """Delete a server and wait until it is gone; one that is gone already is fine.
+
+        Args:
+            may_begin: called before each request to delete it; raises to send none.
+        """
+        what = f"deleting {server.name}"
+
+        def delete() -> BoundAction | None:
+            may_begin()
+            action = self._gone(lambda: self._client.servers.delete(Server(id=server.id)))
+            return action if isinstance(action, BoundAction) else None
+
+        self.wait(what, [self._call(what, delete)])
+
+    def destroy_shared(self, found: Leftovers, may_begin: Callable[[], None] = lambda: None) -> None:
+        """Delete what the servers shared, once they are gone. `may_begin` as of `destroy_server`."""
+        client, group = self._client, PlacementGroup
+        deletions: list[tuple[str, list[Found], Callable[[int], Any]]] = [
+            ("firewall", found.firewalls, lambda one: client.firewalls.delete(Firewall(id=one))),
+            (
+                "placement group",
+                found.placement_groups,
+                lambda one: client.placement_groups.delete(group(id=one)),
+            ),
+            ("SSH key", found.ssh_keys, lambda one: client.ssh_keys.delete(SSHKey(id=one))),
+        ]
+        for kind, those, delete in deletions:
+            for one in those:
+
+                def attempt(delete: Callable[[int], Any] = delete, identity: int = one.id) -> None:
+                    may_begin()
+                    self._gone(lambda: delete(identity))
+
+                self._call(f"deleting the {kind} {one.name}", attempt)
+
+    @staticmethod
+    def _gone(delete: Callable[[], Any]) -> Any:
+        """What is gone already, by a request whose answer was lost for one, is deleted too."""
+        try:
+            return delete()
+        except APIException as error:
+            if error.code != "not_found":
+                raise
+            return None
 
     def _own(self, labels: dict[str, str] | None, fleet: str, what: str) -> None:
         """Names are unique in a project: never touch what only happens to have ours."""
@@ -270,30 +342,19 @@ class Cloud:
             )
 
 
-def firewall_rules(ssh_sources: list[str]) -> list[FirewallRule]:
-    """SSH from the given networks; web, dashboard and ping from everywhere."""
-    ports = [("22", "SSH", ssh_sources), ("80", "HTTP", ANYWHERE), ("443", "HTTPS", ANYWHERE)]
-    ports.append(("8088", "dashboard", ANYWHERE))
-    rules = [
-        FirewallRule(direction="in", protocol="tcp", port=port, source_ips=sources, description=text)
-        for port, text, sources in ports
-    ]
-    return [*rules, FirewallRule(direction="in", protocol="icmp", source_ips=ANYWHERE, description="ping")]
-
-
-def _rule(rule: FirewallRule) -> tuple[str, ...]:
-    return (rule.direction, rule.protocol, rule.port or "", *sorted(rule.source_ips))
+def _address(model: Any) -> str:
+    """The public IPv4 address; empty where there is none."""
+    network = getattr(model, "public_net", None)
+    return str(network.ipv4.ip) if network is not None and network.ipv4 is not None else ""
 
 
 def _server(bound: BoundServer) -> CloudServer:
     model = bound.data_model
-    network = model.public_net
-    address = network.ipv4.ip if network is not None and network.ipv4 is not None else ""
     return CloudServer(
         id=int(model.id or 0),
         name=str(model.name),
         status=str(model.status),
-        address=str(address),
+        address=_address(model),
         type=str(model.server_type.data_model.name) if model.server_type else "",
         location=str(model.location.data_model.name) if model.location else "",
         labels=dict(model.labels or {}),

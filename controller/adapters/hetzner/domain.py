@@ -43,15 +43,6 @@ class CloudServer:
 
 
 @dataclass(frozen=True)
-class SharedResources:
-    """What the servers of a fleet have in common: ids, and whether anything had to be created or changed."""
-
-    ssh_key: int
-    firewall: int
-    changed: bool
-
-
-@dataclass(frozen=True)
 class ServerOrder:
     """A server to create."""
 
@@ -66,13 +57,22 @@ class ServerOrder:
 
 
 @dataclass(frozen=True)
-class Leftovers:
-    """Everything in the project that carries a fleet's label: kind -> names."""
+class Found:
+    """Something in the project; `address` is a server's."""
 
-    servers: list[str]
-    firewalls: list[str]
-    placement_groups: list[str]
-    ssh_keys: list[str]
+    id: int
+    name: str
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Everything in the project that carries a fleet's label."""
+
+    servers: list[Found]
+    firewalls: list[Found]
+    placement_groups: list[Found]
+    ssh_keys: list[Found]
 
     def __bool__(self) -> bool:
         return bool(self.servers or self.firewalls or self.placement_groups or self.ssh_keys)
@@ -84,7 +84,7 @@ class Leftovers:
             ("placement groups", self.placement_groups),
             ("SSH keys", self.ssh_keys),
         ]
-        return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in parts if names)
+        return "; ".join(f"{kind}: {', '.join(one.name for one in found)}" for kind, found in parts if found)
 
 
 def selector(fleet: str) -> str:

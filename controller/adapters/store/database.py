@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
@@ -234,11 +234,16 @@ class Store:
             row["host"]: Baseline(row["host"], row["configuration"], row["run_id"], row["recorded_at"]) for row in rows
         }
 
-    def forget(self, fleet: str) -> None:
-        """Forget the fleet's baselines, commits under way, and who was quarantined: its hosts are gone."""
+    def forget(self, fleet: str, hosts: Collection[str]) -> None:
+        """Forget what was confirmed on these hosts, and that they were quarantined: they are gone. With the fleet's last
+        one goes what was under way.
+        """
         with self.transaction() as connection:
-            for table in (baselines, quarantine, commits):
-                connection.execute(sa.delete(table).where(table.c.fleet == fleet))
+            for table in (baselines, quarantine):
+                connection.execute(sa.delete(table).where(table.c.fleet == fleet, table.c.host.in_(hosts)))
+            left = connection.execute(sa.select(baselines.c.host).where(baselines.c.fleet == fleet)).first()
+            if left is None:
+                connection.execute(sa.delete(commits).where(commits.c.fleet == fleet))
 
     def quarantine(self, *, fleet: str, host: str, why: str, run_id: str, since: str) -> None:
         """Remember that a host is left out."""

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hcloud.firewalls import FirewallRule
 
+from controller.adapters.files.hosts_edits import forget_hosts
 from controller.adapters.files.keys import HostSeeds, generate_key
 from controller.adapters.files.known_hosts import KnownHosts
 from tests.integration.provision.conftest import Site
@@ -166,6 +168,114 @@ def test_an_unknown_server_type_and_an_empty_stock_are_told(site: Site) -> None:
     site.lab.session.clear_faults()
     assert answer.code == 3
     assert "none of the preferred servers can be had now: cx23 in fsn1" in answer.err
+
+
+def test_what_was_added_by_hand_to_the_inventory_stays(provisioned: Site) -> None:
+    hosts, known = provisioned.project.inventory("web") / "hosts.yml", provisioned.project.known_hosts("web")
+    forget_hosts(hosts, "web", ["web-2"], print)
+    before = hosts.read_text()
+    by_hand = before.replace("    web-1:\n", "    # the small one\n    web-1:\n      nginx_worker_processes: 2\n")
+    by_hand += "  children:\n    canary: {hosts: {web-1: }}\n"
+    hosts.write_text(by_hand)
+    with known.open("a") as file:
+        file.write("bastion.example ssh-ed25519 AAAA\n")
+    keys = known.read_text()
+    provisioned.settings(count=2)
+    try:
+        answer = provisioned.controller("provision", "--fleet", "web")
+        assert answer.code == 0, answer.err
+        text = hosts.read_text()
+        added = [line for line in text.splitlines() if line not in by_hand.splitlines()]
+        assert added[0] == "    web-2:"
+        assert len(added) == 2
+        assert known.read_text().startswith(keys)
+        answer = provisioned.controller("provision", "--fleet", "web")
+        assert answer.code == 0, answer.err
+        assert "nothing changed" in answer.out
+        assert hosts.read_text() == text
+    finally:
+        hosts.write_text(before)
+        known.write_text(known.read_text().replace("bastion.example ssh-ed25519 AAAA\n", ""))
+
+
+def test_rules_of_others_stay_and_what_closes_is_asked_for(provisioned: Site) -> None:
+    client = provisioned.lab.client
+    firewall = client.firewalls.get_by_name("web")
+    rules = firewall.rules
+    extra = FirewallRule(direction="in", protocol="tcp", port="9100", source_ips=["198.51.100.7/32"])
+
+    def ports() -> dict[str | None, list[str]]:
+        return {rule.port: rule.source_ips for rule in client.firewalls.get_by_name("web").rules}
+
+    for action in firewall.set_rules([*rules, extra]):
+        action.wait_until_finished()
+    try:
+        answer = provisioned.controller("provision", "--fleet", "web")
+        assert answer.code == 0, answer.err
+        assert "keeps the rules that others have made: tcp 9100 from 198.51.100.7/32" in answer.err
+        assert ports()["9100"] == ["198.51.100.7/32"]
+        # The lab's hosts are reached from this network.
+        provisioned.settings(ssh_sources=["10.0.0.0/8"])
+        answer = provisioned.controller("provision", "--fleet", "web")
+        assert answer.code == 2
+        assert "would close what is open now: tcp 22 from anywhere; no rule was changed" in answer.err
+        assert "--close-ports" in answer.err
+        assert ports()["22"] == ["0.0.0.0/0", "::/0"]
+        answer = provisioned.controller("provision", "--fleet", "web", "--close-ports")
+        assert answer.code == 0, answer.err
+        assert "closes: tcp 22 from anywhere" in answer.err
+        assert ports()["22"] == ["10.0.0.0/8"]
+        assert ports()["9100"] == ["198.51.100.7/32"]
+    finally:
+        for action in client.firewalls.get_by_name("web").set_rules(rules):
+            action.wait_until_finished()
+
+
+@pytest.mark.parametrize("code", ["timeout", "server_error"])
+def test_what_was_created_by_a_request_whose_answer_was_lost_is_found_and_taken(site: Site, code: str) -> None:
+    """By the SDK, which sends a request again that has timed out, and by us."""
+    fleet = f"lost-{code.replace('_', '-')}"
+    site.settings(fleet)
+    for path in ("/servers", "/firewalls", "/ssh_keys", "/placement_groups"):
+        site.lab.session.fault("lost_answer", method="POST", path=path, code=code, times=1)
+    site.lab.session.fault("lost_answer", method="DELETE", path="/(servers|ssh_keys)/.*", code=code, times=2)
+    try:
+        answer = site.controller("provision", "--fleet", fleet, "--output", "json")
+        assert answer.code == 0, answer.err
+        (host,) = answer.document["hosts"]
+        assert (host["name"], host["state"]) == (f"{fleet}-1", "ready")
+        assert list(site.servers(fleet)) == [f"{fleet}-1"]
+        for kind in ("firewalls", "ssh_keys", "placement_groups"):
+            found = getattr(site.lab.client, kind).get_all(label_selector=f"ratchet-fleet={fleet}")
+            assert len(found) == 1, kind
+    finally:
+        answer = site.controller("destroy", "--fleet", fleet, "--yes")
+        site.lab.session.clear_faults()
+    assert answer.code == 0, answer.err
+    assert site.servers(fleet) == {}
+    assert not (site.project.inventory(fleet) / "hosts.yml").exists()
+
+
+def test_a_project_without_the_fleet_forgets_nothing_of_it(provisioned: Site) -> None:
+    """As another project's token: the API has nothing with the fleet's label."""
+    servers = provisioned.servers().values()
+    before = provisioned.files()
+    for server in servers:
+        server.update(labels={})
+    try:
+        answer = provisioned.controller("destroy", "--fleet", "web", "--yes")
+        by_hand = _ansible(
+            provisioned, "ansible-playbook", str(PLAYBOOKS / "destroy.yml"), "-e", "destroy_confirmed=true"
+        )
+    finally:
+        for server in servers:
+            server.update(labels=server.labels)
+    assert answer.code == 2
+    assert "is the token another project's?" in answer.err
+    assert by_hand.returncode != 0
+    assert "Nothing was deleted or forgotten" in " ".join(by_hand.stdout.split())
+    assert provisioned.files() == before
+    assert provisioned.lab.client.firewalls.get_by_name("web") is not None
 
 
 def test_destroy_deletes_only_the_fleets_own_and_forgets_its_addresses(provisioned: Site) -> None:

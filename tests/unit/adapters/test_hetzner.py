@@ -18,7 +18,8 @@ from hcloud.actions import Action, ActionFailedException
 from controller.adapters import secrets
 from controller.adapters.hetzner import Access, Unavailable, modern, read_access, user_data
 from controller.adapters.hetzner.calls import BACKOFF_SECONDS, call, classify
-from controller.adapters.hetzner.cloud import Cloud, firewall_rules
+from controller.adapters.hetzner.cloud import Cloud
+from controller.adapters.hetzner.firewall import firewall_rules
 from controller.adapters.secrets import read_secret
 from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 from controller.model.fleet import Placement

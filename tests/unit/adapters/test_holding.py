@@ -83,7 +83,7 @@ def test_each_process_that_takes_the_fleet_has_a_higher_generation(store: Store,
     for folder, run_id in (("a", "r-1"), ("a", "r-1"), ("b", "r-2")):
         with hold(tmp_path / folder, store, run_id) as held:
             generations.append(held.generation)
-    store.forget("prod")
+    store.forget("prod", ["web-1"])
     with hold(tmp_path / "a", store, "r-1") as held:
         generations.append(held.generation)
     assert generations == sorted(set(generations)) and generations[0] > 0

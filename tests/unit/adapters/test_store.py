@@ -27,11 +27,12 @@ def test_recording_a_baseline_twice_leaves_one(store: Store) -> None:
     assert [baseline.configuration for baseline in store.baselines("prod").values()] == ["b"]
 
 
-def test_a_forgotten_fleet_has_no_baselines_and_others_keep_theirs(store: Store) -> None:
+def test_a_forgotten_host_has_no_baseline_and_others_keep_theirs(store: Store) -> None:
     for fleet in ("prod", "lab"):
         store.record_baseline(fleet=fleet, host="web-1", configuration="a", run_id="r-1", recorded_at="2026")
-    store.forget("prod")
-    assert store.baselines("prod") == {}
+    store.record_baseline(fleet="prod", host="web-2", configuration="a", run_id="r-1", recorded_at="2026")
+    store.forget("prod", ["web-1"])
+    assert set(store.baselines("prod")) == {"web-2"}
     assert set(store.baselines("lab")) == {"web-1"}
 
 
