@@ -235,8 +235,9 @@ class Store:
         }
 
     def forget(self, fleet: str, hosts: Collection[str]) -> None:
-        """Forget what was confirmed on these hosts, and that they were quarantined: they are gone. With the fleet's last
-        one goes what was under way.
+        """Forget what was confirmed on these hosts, and who was quarantined: they are gone.
+
+        What was under way goes with the fleet's last one.
         """
         with self.transaction() as connection:
             for table in (baselines, quarantine):
