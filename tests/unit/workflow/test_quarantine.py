@@ -157,17 +157,15 @@ def test_a_rollback_is_in_the_audit_log_also_when_it_raises(
     assert context.audit.entries()[-1]["why"] == "fleet web: nobody knows"
 
 
+@pytest.mark.usefixtures("broken")
 def test_a_commit_that_fails_is_in_the_audit_log(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    def commit(_context: RunContext, parameters: dict[str, object], hosts: list[str]) -> dict[str, str]:
-        if parameters:
-            raise HostFailed("nginx refuses", where="web-2")
-        return dict.fromkeys(hosts, ID)
+    def carry_out(*_: Any) -> None:
+        raise HostFailed("nginx refuses", where="web-2")
 
-    monkeypatch.setattr("controller.workflow.settling.commit", commit)
+    monkeypatch.setattr("controller.workflow.settling.carry_out", carry_out)
+    monkeypatch.setattr("controller.workflow.settling._planned", lambda *_: None)
     monkeypatch.setattr("controller.workflow.settling.edited_on_baseline", lambda *_: {})
-    monkeypatch.setattr("controller.workflow.settling.verify_baseline", lambda *_: None)
-    monkeypatch.setattr("controller.workflow.settling.read_kept", lambda *_: {"nginx_gzip": True})
-    plan = SimpleNamespace(number=1, variant=SimpleNamespace(parameters={}))
+    plan = SimpleNamespace(number=1)
     kept = TrialResult.model_validate(trial("proven-gain") | {"verdict": "KEEP"})
     outcome = settle(context, "r-1", plan, kept, {f"web-{number}": ID for number in range(1, 5)})  # type: ignore[arg-type]
     assert outcome["result"]["reason"] == "commit-failed"
@@ -175,7 +173,7 @@ def test_a_commit_that_fails_is_in_the_audit_log(context: RunContext, monkeypatc
     assert (begun["action"], begun["why"]) == ("commit", "e/v: KEEP proven-gain")
     assert {entry["action"] for entry in quarantined} == {"quarantine"}
     assert (ended["action"], ended["state"], ended["began"]) == ("commit", "failed", 1)
-    assert ended["why"].startswith("commit-failed: web-2: nginx refuses; the commit failed; baseline restored")
+    assert ended["why"] == "commit-failed: web-2: nginx refuses; baseline restored and verified on 3 hosts"
     assert ended["hosts"] == ["web-1", "web-3", "web-4"]
 
 
