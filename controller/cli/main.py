@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import io
 import sys
 from pathlib import Path
@@ -63,12 +64,15 @@ def main(argv: list[str] | None = None) -> int:
         # As stderr does: what the terminal has no letter for is written as an escape.
         sys.stdout.reconfigure(errors="backslashreplace")
     args = build_parser(_command(arguments)).parse_args(arguments)
-    from controller.model.errors import RatchetError
+    from controller.model.errors import DatabaseLost, RatchetError
 
     try:
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
     except RatchetError as error:
-        print(f"controller: {error}", file=sys.stderr)
+        print(f"controller: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, DatabaseLost):
+            # What still waits for the database would keep the process from its end.
+            os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         print("controller: interrupted", file=sys.stderr)

@@ -14,7 +14,7 @@ from controller.adapters.files.atomic import write_atomically
 from controller.adapters.store import Store, database_url
 from controller.cli.progress import EventLog
 from controller.cli.run_setup import holding, listening
-from controller.model.errors import BadInput, HostFailed, RatchetError
+from controller.model.errors import BadInput, DatabaseLost, RatchetError
 from controller.model.events import Event, Notice
 from controller.model.project import Project
 from controller.model.run import RunResult
@@ -113,12 +113,12 @@ class DatabaseWatch:
                 pass
             time.sleep(DATABASE_EVERY)
 
-    def lost(self) -> HostFailed | None:
+    def lost(self) -> DatabaseLost | None:
         """The error to end with, once it has not answered for the limit."""
         silent = time.monotonic() - self._answered
         if silent < self._limit:
             return None
-        return HostFailed(
+        return DatabaseLost(
             f"the database has not answered for {silent:.0f} s; the hosts' leases put their baseline back",
             next_step="start it, or free its lock or disk; then: controller resume",
         )

@@ -57,6 +57,10 @@ class Unexpected(HostFailed):
     traceback = ""
 
 
+class DatabaseLost(HostFailed):
+    """It has not answered for too long; threads still wait for it, and the process leaves them behind (exit 3)."""
+
+
 class HandEdited(HostFailed):
     """Somebody edited a host by hand: its baseline is live, the edit is kept, and the run leaves it alone (exit 3)."""
 

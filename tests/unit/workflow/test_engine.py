@@ -7,7 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
 
 PROGRAM = """
 import json, os, sys
@@ -92,3 +96,95 @@ def test_a_database_that_fails_in_mid_run_is_told_in_words(tmp_path: Path) -> No
     what, next_step = json.loads(ended.stdout)
     assert what.startswith("the database failed in the middle of the run: ") and "controller resume" in next_step
     assert "Traceback" not in ended.stderr
+
+
+SHARED = """
+import os, sys, time
+from pathlib import Path
+from dbos import DBOS, DBOSConfiguredInstance
+from controller.model.errors import BadInput, Unexpected
+from controller.workflow import engine
+
+database, run, how, folder = sys.argv[1:4] + [Path(sys.argv[4])]
+
+
+@DBOS.dbos_class()
+class Flow(DBOSConfiguredInstance):
+    @DBOS.workflow(name="flow")
+    def run(self, request):
+        try:
+            return engine.step("work", lambda: self.work(request["run"]))
+        except Unexpected as error:
+            return [error.what, "work" in error.traceback]
+
+    def work(self, asked):
+        with (folder / "work").open("a") as file:
+            file.write(f"{asked} by {run}\\n")
+        if how == "die":
+            os._exit(9)
+        if how == "exit":
+            raise SystemExit(1)
+        if how == "oserror":
+            raise OSError(28, "No space left on device")
+        if how == "wait" and asked == run:
+            time.sleep(6)
+        return asked
+
+
+flow = Flow("flow")
+try:
+    with engine.launched(database, run):
+        print(engine.start(flow.run, run, {"run": run})())
+except BadInput as error:
+    print(error)
+"""
+
+
+def begin(folder: Path, database: str, run: str, how: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SHARED, database, run, how, str(folder)],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def test_a_run_is_carried_out_by_its_own_process_though_others_share_the_database(
+    tmp_path: Path, database: str
+) -> None:
+    assert begin(tmp_path, database, "r-staging", "die").wait(60) == 9
+    prod = begin(tmp_path, database, "r-prod", "wait")
+    deadline = time.monotonic() + 30
+    while "r-prod" not in (tmp_path / "work").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    resumed = begin(tmp_path, database, "r-staging", "live")
+    assert resumed.communicate(timeout=60)[0].strip() == "r-staging"
+    assert prod.communicate(timeout=60)[0].strip() == "r-prod"
+    lines = (tmp_path / "work").read_text().splitlines()
+    assert lines == ["r-staging by r-staging", "r-prod by r-prod", "r-staging by r-staging"]
+
+
+def test_who_dies_in_a_resumption_leaves_nothing_that_the_next_run_picks_up(tmp_path: Path, database: str) -> None:
+    for _ in range(2):
+        assert begin(tmp_path, database, "r-1", "die").wait(60) == 9
+    assert begin(tmp_path, database, "r-2", "wait").wait(60) == 0
+    assert (tmp_path / "work").read_text().splitlines()[2:] == ["r-2 by r-2"]
+
+
+@pytest.mark.parametrize(("how", "what"), [("exit", "SystemExit: 1"), ("oserror", "No space left on device")])
+def test_whatever_a_step_raises_is_an_error_that_the_run_ends_with(
+    how: str, what: str, tmp_path: Path, database: str
+) -> None:
+    for _ in range(2):
+        told = begin(tmp_path, database, "r-1", how).communicate(timeout=60)[0]
+        assert "a fault of Ratchet's own" in told and what in told and told.strip().endswith("True]")
+    # It is recorded: the second one only read it.
+    assert (tmp_path / "work").read_text() == "r-1 by r-1\n"
+
+
+def test_a_run_that_another_release_began_is_not_waited_for(tmp_path: Path, database: str) -> None:
+    assert begin(tmp_path, database, "r-1", "die").wait(60) == 9
+    engine = sa.create_engine(database)
+    table = "workflow_status" if database.startswith("sqlite") else "dbos.workflow_status"
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE {table} SET application_version = '1'"))  # noqa: S608
+    told = begin(tmp_path, database, "r-1", "live").communicate(timeout=60)[0]
+    assert "begun by another release" in told and "controller end r-1" in told
