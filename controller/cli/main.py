@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import io
+import os
 import sys
 from pathlib import Path
 
