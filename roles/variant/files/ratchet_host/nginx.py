@@ -92,7 +92,9 @@ def check_health(parent: Process, directives: list[Directive]) -> None:
     check_answers(directives)
     crashed = [worker for worker in serving if not worker.alive]
     if crashed:
-        raise Refused(f"{len(crashed)} new worker processes of nginx have crashed")
+        raise Refused(
+            f"{len(crashed)} of {len(serving)} new workers of nginx ended at once; by what, its error log says"
+        )
 
 
 def nginx_version() -> str:
