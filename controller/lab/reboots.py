@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import subprocess
 import threading
 
@@ -13,14 +15,16 @@ from controller.model.errors import RatchetError
 log = logging.getLogger("ratchet.lab")
 # The kernel ends a container's init with SIGHUP when it asked for a reboot, with SIGINT when it asked for power-off.
 REBOOT_CODE = 129
+# Where podman keeps its events in a file, a listener may hear nothing more once that was rotated.
+LOOK_SECONDS = 5.0
 
 
 class Reboots:
-    """Watches podman's events; `catch_up` does what a killed API missed."""
+    """Hears of it by podman's events, and looks every few seconds; `catch_up` does what a killed API missed."""
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
-        self._events: subprocess.Popen[str] | None = None
+        self._events: subprocess.Popen[bytes] | None = None
 
     def open(self) -> None:
         self._events = subprocess.Popen(
@@ -31,7 +35,6 @@ class Reboots:
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
         )
         threading.Thread(target=self._watch, args=(self._events,), name="reboots", daemon=True).start()
         self.catch_up()
@@ -41,9 +44,12 @@ class Reboots:
             self._events.terminate()
             self._events.wait(timeout=10)
 
-    def _watch(self, events: subprocess.Popen[str]) -> None:
+    def _watch(self, events: subprocess.Popen[bytes]) -> None:
         assert events.stdout is not None  # noqa: S101 - narrows the type
-        for _ in events.stdout:
+        while True:
+            ready, _, _ = select.select([events.stdout], [], [], LOOK_SECONDS)
+            if ready and not os.read(events.stdout.fileno(), 4096):
+                return
             self.catch_up()
 
     def catch_up(self) -> None:

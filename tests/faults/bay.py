@@ -77,7 +77,10 @@ class BrokenHost:
         self.run(script, stdin=base64.b64encode(content).decode())
 
     def state(self) -> HostState:
-        return parse_state(self.run(STATE_SCRIPT, check=False))
+        # All the rest takes seconds of a host that boots, which are then missing in its boot.
+        return parse_state(
+            self.run("pgrep -x nginx >/dev/null || { echo no nginx; exit; }" + STATE_SCRIPT, check=False)
+        )
 
     def heal(self) -> None:
         """Undo what an injection that was broken off has left."""

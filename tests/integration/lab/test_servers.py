@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -18,6 +19,8 @@ from hcloud.firewalls.domain import FirewallRule
 from hcloud.images.domain import Image
 from hcloud.locations.domain import Location
 from hcloud.server_types.domain import ServerType
+
+from controller.lab.state import LABEL
 
 pytestmark = pytest.mark.lab
 
@@ -94,6 +97,18 @@ def test_a_servers_disk_and_address_survive_power_and_a_killed_api(lab_session: 
     again.power_on().wait_until_finished()
     wait_for(lambda: answers(host.address, 22))
     assert lab_session.ssh(host, "cat /root/kept") == "kept\n"
+
+
+def test_a_server_that_reboots_itself_comes_back_where_podman_tells_nothing_of_it(lab_session: Any) -> None:
+    (host,) = lab_session.hosts(1, prefix="power")
+    ours = f"--filter label={LABEL}={lab_session.session.name} --filter event=died"
+    listener = int(subprocess.run(["pgrep", "-f", "--", ours], capture_output=True, check=True).stdout)
+    os.kill(listener, signal.SIGSTOP)
+    try:
+        lab_session.ssh(host, "touch /run/before; systemd-run --on-active=1 --timer-property=AccuracySec=100ms reboot")
+        wait_for(lambda: "gone" in lab_session.ssh(host, "test -e /run/before || echo gone", check=False), seconds=60)
+    finally:
+        os.kill(listener, signal.SIGCONT)
 
 
 def test_a_server_that_reboots_itself_comes_back_and_one_that_is_shut_down_does_not(lab_session: Any) -> None:
