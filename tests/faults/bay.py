@@ -28,6 +28,7 @@ from tests.faults.host_state import ASKED, KEEPER, MARKS, STATE_SCRIPT, Baseline
 from tests.faults.live_run import LiveRun
 from tests.integration.optimize.conftest import FleetUnderTest
 
+BOOT_SECONDS = 120.0
 _SWITCHED = "test $(readlink live) != $(readlink confirmed)"
 
 
@@ -92,6 +93,19 @@ class BrokenHost:
         )
         self.run("mv /run/hidden/* /etc/systemd/system/ && systemctl daemon-reload", check=False)
         self.run(f"systemctl reset-failed {KEEPER}; systemctl start {KEEPER} nginx", check=False)
+
+    def booted(self, after: float) -> float:
+        """When its services could start, in seconds of this machine's monotonic clock, which is the host's as well.
+
+        Of a boot after that moment. Raises RuntimeError when there is none in two minutes.
+        """
+        deadline = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < deadline:
+            told = self.run("systemctl show --property=ActiveEnterTimestampMonotonic --value basic.target", check=False)
+            if told.strip().isdigit() and int(told) / 1e6 > after:
+                return int(told) / 1e6
+            time.sleep(0.2)
+        raise RuntimeError(f"{self.name} has not booted in {BOOT_SECONDS:.0f} s")
 
     def power_off(self) -> None:
         self._client.servers.power_off(self._server()).wait_until_finished()

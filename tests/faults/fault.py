@@ -50,6 +50,10 @@ class Scene:
         """Count the time back to the baseline from now: power or network have just come back."""
         self.since = time.monotonic()
 
+    def count_from_boot(self, after: float) -> None:
+        """Count it from where the host could act: how long it boots until then is its machine's affair."""
+        self.since = self.host.booted(after)
+
 
 def nothing(_scene: Scene) -> None:
     """The default of `mend` and `prepare`."""

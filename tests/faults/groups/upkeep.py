@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from tests.faults import moments
-from tests.faults.fault import KILLED, PROMISED, Fault, Moment, Scene
+from tests.faults.fault import AT_ONCE, KILLED, PROMISED, Fault, Moment, Scene
 from tests.faults.groups.processes import AGENT, SESSION
 from tests.faults.host_state import KEEPER
 from tests.packages import INSTALL_NGINX, REPACK_NGINX
@@ -17,8 +17,6 @@ RELOADS = "ratchet-faults-reloads"
 FILLS = "ratchet-faults-fills"
 UNFINISHED = "/etc/nginx/conf.d/zz-unfinished.conf"
 READ_ONLY_SECONDS = 6
-# Booting, nginx included.
-BOOT_SECONDS = 20.0
 REBOOT = "systemctl reboot"
 EDIT = f"echo 'server {{ listen 8557; location / {{' >{UNFINISHED}"
 # Where the host went back by the flattened copy, a rollback returns to the tree.
@@ -78,7 +76,10 @@ def left_to_the_lease(script: str, *, undo: str = "true", seconds: float = 0.0) 
         scene.host.when_on_variant(f"{SESSION}; {AGENT}; true")
         scene.run.kill()
         scene.restart_clock()
+        struck = time.monotonic()
         scene.host.run(script, check=False)
+        if script == REBOOT:
+            scene.count_from_boot(struck)
         if seconds:
             time.sleep(seconds)
             scene.host.run(undo, check=False)
@@ -95,9 +96,9 @@ def read_only_for_a_while(scene: Scene) -> None:
 
 
 def reboot(scene: Scene) -> None:
+    struck = time.monotonic()
     scene.host.run(REBOOT, check=False)
-    time.sleep(2)
-    scene.restart_clock()
+    scene.count_from_boot(struck)
 
 
 def mended(script: str) -> Callable[[Scene], None]:
@@ -126,7 +127,7 @@ def under_the_lease() -> Iterator[Fault]:
         yield Fault(
             name=f"{name}, and nobody left but the lease", group="upkeep-lease", moment=moments.MID_TRIAL,
             inject=inject, exits=frozenset({KILLED}), says="was broken off", alone=True, edited="conf.d" in name,
-            seconds=BOOT_SECONDS + PROMISED if name == "a reboot" else PROMISED, mend=mended(mend),
+            seconds=AT_ONCE if name == "a reboot" else PROMISED, mend=mended(mend),
         )  # fmt: skip
 
 
@@ -175,7 +176,7 @@ def at_every_step() -> Iterator[Fault]:
         )  # fmt: skip
         yield Fault(
             name="host rebooted, at every step", group=group, moment=moment, inject=reboot, experiment=experiment,
-            exits=frozenset({0, 3, 5}), says=f"{survived}|{failed}", seconds=BOOT_SECONDS,
+            exits=frozenset({0, 3, 5}), says=f"{survived}|{failed}", seconds=AT_ONCE,
         )  # fmt: skip
 
 
