@@ -212,7 +212,7 @@ class Bay:
             answer = connection.getresponse()
             size = len(answer.read())
         except (OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
-            return HostState({"error": f"cannot be asked over the network: {error}"}, 0, "")
+            return HostState({"error": f"cannot be asked over the network: {error}"}, (0, 0), "")
         seen = f"Server: {answer.headers['Server']} {answer.status} {size}"
         if seen != state.answer:
             return replace(state, status=state.status | {"error": f"answers {seen}"}, answer=seen)

@@ -19,6 +19,8 @@ RUN_SECONDS = 180.0
 # How long to go on looking after the limit has passed, so that the true time can be told.
 GRACE_SECONDS = 30.0
 POLL_SECONDS = 0.15
+# The controller could not reach a host, or is gone: what its next command would tidy up is still there.
+LEFT_TO_ITSELF = {5, KILLED}
 EVIDENCE_REASONS = {"host-failed", "interrupted", "measurement-invalid", "rejected-by-nginx", "no-difference"}
 
 
@@ -90,7 +92,7 @@ def _wait_until_back(scene: Scene, limit: float, *, alone: bool, edited: bool) -
         while True:
             state = host.state()
             taken = time.monotonic() - scene.since
-            problems = state.problems(edited=edited)
+            problems = state.problems(edited=edited, unasked=True)
             if not problems and state.running.configuration in allowed(scene.bay, host.name, scene.run):
                 return taken, []
             if taken > limit + GRACE_SECONDS:
@@ -115,7 +117,7 @@ def verified(bay: Bay, run: LiveRun) -> dict[str, list[str]]:
     """Host -> what is wrong with it, asked over OpenSSH."""
     found: dict[str, list[str]] = {}
     for host, state in bay.states().items():
-        found[host] = state.problems()
+        found[host] = state.problems(unasked=run.process.returncode in LEFT_TO_ITSELF)
         if state.keeper != "running":
             found[host].append(f"its keeper is {state.keeper}")
         first: Baseline = bay.baselines[host]

@@ -46,7 +46,8 @@ class HostState:
     """What a host says of itself."""
 
     status: dict[str, Any]
-    shadows: int
+    # (units, folders)
+    shadows: tuple[int, int]
     answer: str
     keeper: str = ""
     # (the mark of what nginx.conf leads to, what the workers carry)
@@ -56,8 +57,12 @@ class HostState:
     def running(self) -> Baseline:
         return Baseline(str(self.status.get("live")), str(self.status.get("fingerprint")), self.answer)
 
-    def problems(self, *, edited: bool = False) -> list[str]:
-        """What is not as on a host that rests on its baseline; `edited`: somebody's edit is still to be answered."""
+    def problems(self, *, edited: bool = False, unasked: bool = False) -> list[str]:
+        """What is not as on a host that rests on its baseline.
+
+        `edited`: somebody's edit is still to be answered. `unasked`: no command has come since; folders of shadows that
+        have ended are removed by the next one.
+        """
         status = self.status
         found = [
             f"{key}: {status[key]}" for key in ("lease", "drift") if status.get(key) and not (edited and key == "drift")
@@ -70,8 +75,9 @@ class HostState:
             found.append(f"the workers carry {self.marks[1] or 'no mark'}, nginx.conf is marked {self.marks[0]}")
         if status.get("live") != status.get("confirmed"):
             found.append(f"runs {status.get('live')}, confirmed is {status.get('confirmed')}")
-        if self.shadows:
-            found.append(f"{self.shadows} shadow units or folders are left")
+        units, folders = self.shadows
+        if units or (folders and not unasked):
+            found.append(f"{units} shadow units and {folders} of their folders are left")
         if " 200 " not in f" {self.answer} ":
             found.append(f"nginx answers {self.answer or 'nothing'}")
         return found
@@ -82,6 +88,6 @@ def parse_state(text: str) -> HostState:
     try:
         status = json.loads(lines[0])
         asked, _, carried = lines[2].partition(":")
-        return HostState(status, int(lines[3]) + int(lines[4]), " ".join(lines[5:]), lines[1], (asked, carried))
+        return HostState(status, (int(lines[3]), int(lines[4])), " ".join(lines[5:]), lines[1], (asked, carried))
     except (IndexError, ValueError):
-        return HostState({"error": f"no answer: {text[-200:]!r}"}, 0, "")
+        return HostState({"error": f"no answer: {text[-200:]!r}"}, (0, 0), "")
