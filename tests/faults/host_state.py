@@ -60,13 +60,13 @@ class HostState:
     def problems(self, *, edited: bool = False, unasked: bool = False) -> list[str]:
         """What is not as on a host that rests on its baseline.
 
-        `edited`: somebody's edit is still to be answered. `unasked`: no command has come since; folders of shadows that
-        have ended are removed by the next one.
+        `edited`: somebody's edit is still to be answered. `unasked`: no command has come since; the next one ends a
+        session whose lease is over (it can switch nothing), and removes the folders of shadows that have ended.
         """
         status = self.status
-        found = [
-            f"{key}: {status[key]}" for key in ("lease", "drift") if status.get(key) and not (edited and key == "drift")
-        ]
+        found = [f"drift: {status['drift']}"] if status.get("drift") and not edited else []
+        if (lease := status.get("lease")) and not (unasked and lease["seconds_left"] is None):
+            found.append(f"lease: {lease}")
         if not status.get("ok"):
             found.append(f"ratchet-host: {status.get('error', 'no answer')}")
         if not status.get("verified"):

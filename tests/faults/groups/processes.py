@@ -91,6 +91,8 @@ def faults() -> Iterator[Fault]:
     yield Fault(
         name="root's session hangs (SIGSTOP) while the variant is live", group="processes-1", moment=moments.MID_TRIAL,
         inject=on_variant(SESSION.replace("KILL", "STOP")), exits=failed, says="host-failed: ",
+        # In a look it owes its answer within 4 s; in a switch, which may take longer, the lease is first.
+        seconds=BY_LEASE, alone=True,
     )  # fmt: skip
     yield Fault(
         name="the keeper stopped in mid-trial", group="processes-2", moment=moments.MID_TRIAL, inject=stop_keeper,
