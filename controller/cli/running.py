@@ -58,7 +58,7 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
             run_id=run_id, fleet=context.fleet.name, status="running", started_at=started_at, result="{}"
         )
         tell_unfinished(context, run_id)
-        workflow = Optimize(context)
+        workflow = Optimize(context, run_id)
         try:
             with listening(context.stop), engine.launched(database_url(context.project), run_id):
                 wait = engine.start(workflow.run, run_id, request)

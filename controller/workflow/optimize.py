@@ -79,10 +79,10 @@ class _Run:
 
 @DBOS.dbos_class()
 class Optimize(DBOSConfiguredInstance):
-    """The workflow with its surroundings. One instance a process."""
+    """The workflow with its surroundings. One instance a run."""
 
-    def __init__(self, context: RunContext) -> None:
-        super().__init__("optimize")
+    def __init__(self, context: RunContext, run_id: str) -> None:
+        super().__init__(run_id)
         self._context = context
 
     @DBOS.workflow(name="optimize")

@@ -23,7 +23,7 @@ from controller.model.experiment import ParameterValue
 from controller.model.project import Project
 
 HEADER = """\
-# Role parameters that trials have kept; written by `controller optimize`, loaded last, so it wins.
+# Role parameters that trials have kept, written by `controller optimize`. Loaded last of group_vars/all: host_vars win.
 # To undo one, delete its line and run: ansible-playbook -i inventory/{fleet} playbooks/site.yml
 """
 
