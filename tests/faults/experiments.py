@@ -45,8 +45,11 @@ EXPERIMENTS: dict[str, tuple[dict[str, dict[str, Any]], dict[str, Any]]] = {
     "brief": (VERSION_SHOWN, {"timing": QUICK | {"minimum_pairs": 5, "maximum_pairs": 5}, "guardrails": WIDE}),
     "short": (VERSION_SHOWN, {"design": "switchback", "timing": QUICK | SOME, "guardrails": WIDE}),
     "short-duet": (VERSION_SHOWN, {"timing": QUICK | SOME, "guardrails": WIDE}),
-    # The fleet's baseline has no IPv6: this one listens on [::]:80 too.
-    "second-listener": ({"ipv6": {"nginx_ipv6": True}}, {"design": "switchback", "timing": QUICK}),
+    # The fleet's baseline has no IPv6: this one listens on [::]:80 too, and is committed without having been live.
+    "second-listener": (
+        {"ipv6": {"nginx_ipv6": True, "nginx_gzip_comp_level": 1}},
+        {"timing": QUICK | {"confirm_pairs": 3}, "guardrails": WIDE},
+    ),
     "bad-gateway": (TOO_SMALL, {"design": "switchback", "timing": QUICK, "workload": PROXIED}),
     "bad-gateway-duet": (TOO_SMALL, {"timing": QUICK, "workload": PROXIED}),
     "hungry": (HUNGRY, {"design": "switchback", "timing": QUICK}),

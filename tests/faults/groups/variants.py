@@ -27,8 +27,9 @@ def free_port(scene: Scene) -> None:
 def faults() -> Iterator[Fault]:
     yield Fault(
         name="a variant that passes nginx -t and fails at reload", group="variants-1",
-        moment=moments.event("trial-started"),
-        inject=nothing, experiment="second-listener", exits=frozenset({0, 3}), says=r"bind\(\) to \[::\]:80",
+        moment=moments.step("committing"),
+        inject=nothing, experiment="second-listener", exits=frozenset({3}),
+        says=r"commit-failed: .*bind\(\) to \[::\]:80",
         prepare=take_port, mend=free_port, seconds=BY_LEASE,
     )  # fmt: skip
     for experiment, what in (("bad-gateway", "live"), ("bad-gateway-duet", "duet")):
