@@ -116,7 +116,7 @@ class _RangeSearch:
     def explore(self) -> None:
         """Look at settings until the budget is spent, or more of it brings too little."""
         steps, experiment = self._steps, self._experiment
-        limits = engine.step(f"limits for {experiment.name}", self._limits)
+        limits = self._read_limits(f"limits for {experiment.name}")
         capacity, known = Capacity(**limits["capacity"]), limits["known"]
 
         def refuse(parameters: dict[str, ParameterValue]) -> str:
@@ -144,6 +144,16 @@ class _RangeSearch:
                 self._stopped, self._ended_early = entry.note or str(entry.ended), True
                 break
         self._results = gather(steps, self._plans, self._ledger, "the search found better, or its gain was not enough")
+
+    def _read_limits(self, name: str) -> dict[str, Any]:
+        """Of the hosts that are left. Raises what a host's failure was where the run does not go on without it."""
+        while True:
+            try:
+                return engine.step(name, self._limits)
+            except HostFailed as error:
+                lost = dict.fromkeys(named_hosts(error, list(self._steps.baseline)), error.what)
+                if not self._steps.goes_on(name, lost):
+                    raise
 
     def _limits(self) -> dict[str, Any]:
         context = self._steps.context

@@ -8,9 +8,10 @@ from typing import Any
 from controller.adapters.files.atomic import write_atomically
 from controller.judge.verdict import judge_of
 from controller.model.errors import HostFailed, Interrupted, RatchetError
-from controller.model.events import StepStarted, TrialEnded, TrialStarted
+from controller.model.events import Notice, StepStarted, TrialEnded, TrialStarted
 from controller.model.run import RunPlan
 from controller.model.trial import Judgement, Pair, ReasonCode, TrialPlan, TrialResult
+from controller.report.words import value_words
 from controller.workflow import evidence, staging
 from controller.workflow.calibrating import calibrated
 from controller.workflow.context import RunContext
@@ -44,6 +45,10 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     except staging.Rejected as error:
         return _finish(context, without_pairs(trial, error.reason, str(error), started))
     trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants, "sockets_differ": differ})
+    if any(controls[host] != baseline.get(host) for host in controls):
+        sets = ", ".join(f"{name}: {value_words(value)}" for name, value in trial.experiment.requires.items())
+        text = f"{trial.experiment.name} sets {sets} in both arms, which the fleet does not have: a KEEP keeps it too"
+        context.observer(Notice(text=text))
     if controls == variants:
         note = "the variant renders to the configuration that is live already"
         return _finish(context, without_pairs(trial, "no-difference", note, started))

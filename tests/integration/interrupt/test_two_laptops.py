@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -72,12 +71,10 @@ def processes_of(pid: int) -> list[int]:
     return [found for child in children for found in processes_of(int(child))] + [pid]
 
 
-def plays(playbook: str, pid: int) -> bool:
-    for each in processes_of(pid):
-        with contextlib.suppress(OSError):
-            if playbook.encode() in Path(f"/proc/{each}/cmdline").read_bytes():
-                return True
-    return False
+def commits(fleet: FleetUnderTest, known: set[str]) -> bool:
+    """Whether a new run has said that its commit begins."""
+    logs = [fleet.project / "runs" / run / "log.jsonl" for run in fleet.runs() - known]
+    return any("committing on every host" in log.read_text() for log in logs if log.exists())
 
 
 def test_a_run_that_was_suspended_at_its_commit_and_taken_over_changes_nothing_when_it_wakes(
@@ -87,7 +84,9 @@ def test_a_run_that_was_suspended_at_its_commit_and_taken_over_changes_nothing_w
     first.write_experiment("quick", LONG_VARIANT, **(LONG | {"timing": {"block_seconds": 0.5, "maximum_pairs": 40}}))
     before, known = first.live(), first.runs()
     run = first.start("optimize", "--fleet", "lab", "--experiment", "quick")
-    wait_until(lambda: run.poll() is not None or plays("commit.yml", run.pid), seconds=200, what="committing")
+    deadline = time.monotonic() + 200
+    while run.poll() is None and not commits(first, known) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert run.poll() is None, run.communicate()[1]
     suspended = processes_of(run.pid)
     for pid in suspended:
