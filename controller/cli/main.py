@@ -78,5 +78,10 @@ def main(argv: list[str] | None = None) -> int:
         print("controller: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 0
+        code = 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter would say so, and end with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

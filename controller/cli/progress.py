@@ -70,7 +70,8 @@ class ProgressDisplay:
         if self._quiet:
             return
         # What cannot be drawn (a terminal that went away, a trial whose start another process has told) ends no run.
-        with self._lock, contextlib.suppress(Exception):
+        # rich answers a pipe that is gone with SystemExit.
+        with self._lock, contextlib.suppress(Exception, SystemExit):
             self._show(event)
 
     def _say(self, text: str) -> None:

@@ -15,7 +15,7 @@ from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
 from controller.report.words import calibration_words
 from controller.workflow import evidence
-from controller.workflow.context import RunContext
+from controller.workflow.context import RUN_AGAIN, RunContext
 from controller.workflow.probing import Observation, Probing
 
 
@@ -137,7 +137,7 @@ def _measure(context: RunContext, run_id: str, trial: TrialPlan, look: Look) -> 
     plan = look_plan(trial, look)
     name = calibration_run_id(run_id)
     observation = Probing(plan, name, _quiet(context), AlikeJudge(plan)).observe()
-    _check(observation, run_id)
+    _check(observation)
     try:
         evidence.pull(
             context,
@@ -165,12 +165,12 @@ def _read(
     return Measured(look=look, pairs=pairs, rows=rows, breach=judgement.note if judgement.action == "revert" else "")
 
 
-def _check(observation: Observation, run_id: str) -> None:
+def _check(observation: Observation) -> None:
     """Raises HostFailed, Interrupted."""
     for host, error in sorted(observation.failures.items()):
         raise HostFailed(f"while control ran against control: {error.what}", where=host, next_step=error.next_step)
     if observation.interrupted:
-        raise Interrupted("stopped during the calibration", next_step=f"controller resume {run_id}")
+        raise Interrupted("stopped during the calibration", next_step=RUN_AGAIN)
 
 
 def _quiet(context: RunContext) -> RunContext:

@@ -16,6 +16,9 @@ from controller.model.fleet import Fleet
 from controller.model.project import Project
 from controller.workflow.claims import Claims
 
+# For who has stopped a run: it is sealed, and what it had not measured is not gone on with.
+RUN_AGAIN = "run the command again for what it has not measured; this run is at an end"
+
 
 class StopSignal:
     """How a run is asked to end: once, finish the block and restore; twice, restore now."""

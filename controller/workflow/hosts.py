@@ -144,6 +144,7 @@ def verify_running(fleet: Fleet, expected: dict[str, str]) -> dict[str, str]:
     """
     statuses, failures = on_each_host([host for host in fleet.hosts if host.name in expected], read_status)
     wrong = {name: str(error.what) for name, error in failures.items()}
+    wrong |= dict.fromkeys(set(expected) - set(statuses) - set(failures), "has left the fleet, so nobody has looked")
     edited: dict[str, str] = {}
     for name, status in statuses.items():
         if status.get("live") != expected[name] or status.get("confirmed") != expected[name]:

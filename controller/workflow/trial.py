@@ -14,7 +14,7 @@ from controller.model.trial import Judgement, Pair, ReasonCode, TrialPlan, Trial
 from controller.report.words import value_words
 from controller.workflow import evidence, staging
 from controller.workflow.calibrating import calibrated
-from controller.workflow.context import RunContext
+from controller.workflow.context import RUN_AGAIN, RunContext
 from controller.workflow.going_live import go_live
 from controller.workflow.planning import LEAST_FLEET
 from controller.workflow.probing import Observation, Probing
@@ -29,7 +29,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     before it began.
     """
     if context.stop.requested:
-        raise Interrupted(f"{context.stop.why}, before the next trial", next_step=f"controller resume {plan.run_id}")
+        raise Interrupted(f"{context.stop.why}, before the next trial", next_step=RUN_AGAIN)
     started = time.monotonic()
     if trial.design == "fleet" and len(trial.hosts) < LEAST_FLEET:
         note = f"hosts are compared with hosts, and only {len(trial.hosts)} of at least {LEAST_FLEET} is left"
