@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from tests.faults import moments
 from tests.faults.fault import AT_ONCE, INTERRUPTED, Fault, Moment, Scene
 
-# What is being committed or sealed is brought to its end: a half-done commit would be worse.
-LATE = ("committing", "refreshing the dashboards")
+# What a host has confirmed, or what is being sealed, is brought to its end; a commit that none has confirmed goes back.
+LATE = {"committing": frozenset({0, INTERRUPTED}), "refreshing the dashboards": frozenset({0})}
 PHASES: list[tuple[Moment, str]] = [
     (moments.step("checking the hosts"), "long"),
     (moments.step("staging"), "long"),
@@ -41,6 +41,6 @@ def faults() -> Iterator[Fault]:
                 yield Fault(
                     name=f"{number.name} {'twice' if times == 2 else 'once'}, in every phase", group=f"signals-{half}",
                     moment=moment, inject=sent(number, times), experiment=experiment,
-                    exits=frozenset({0} if late else {INTERRUPTED}),
-                    says="putting the baseline back", seconds=None if late else AT_ONCE + 5,
+                    exits=LATE.get(moment.name, frozenset({INTERRUPTED})),
+                    says="putting the baseline back|is finished first", seconds=None if late else AT_ONCE + 5,
                 )  # fmt: skip

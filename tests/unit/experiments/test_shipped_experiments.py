@@ -43,9 +43,11 @@ def test_it_says_why_what_may_go_wrong_and_where_the_idea_comes_from(experiment:
 def test_every_variant_changes_the_labs_configuration_in_its_own_way(
     experiment: Experiment, render: Callable[[dict[str, Any]], str]
 ) -> None:
-    control = render(dict(experiment.requires))
+    control, baseline = render(dict(experiment.requires)), render({})
     rendered = [render(dict(experiment.requires) | variant.parameters) for variant in experiment.variants]
     assert control not in rendered
+    # What a KEEP commits is another configuration than the one before it.
+    assert baseline not in rendered
     assert len(set(rendered)) == len(rendered)
 
 
