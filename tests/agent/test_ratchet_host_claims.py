@@ -68,7 +68,7 @@ def test_a_run_that_was_taken_over_is_refused_until_it_must_have_learnt_it(monke
     assert not command_claim("bob@desk/2", "r-2", 60, "r-9")["ok"]
     assert command_claim("bob@desk/2", "r-2", 60, "r-1")["replaced"]["run"] == "r-1"
     command_release("r-2")
-    assert claim("r-1")["error"] == "run r-1 was taken over and is at an end"
+    assert claim("r-1")["error"] == "run r-1 was taken over by run r-2, of bob@desk/2, and is at an end"
     assert claim("r-3")["ok"]
     command_release("r-3")
     later = processes.boot_clock() + 61
@@ -120,7 +120,7 @@ def test_a_change_that_comes_late_is_refused_and_says_whose_the_host_is(monkeypa
     claim("r-1")
     assert refusal("r-1") == "" and refusal(None) == ""
     command_claim("bob@desk/2", "r-2", 60, "r-1")
-    assert "was taken over" in refusal("r-1") and "it is run r-2's, of bob@desk/2, since 2" in refusal("r-1")
+    assert "run r-1 was taken over by run r-2, of bob@desk/2, and is at an end" in refusal("r-1")
     assert refusal("r-2") == "" and refusal(None) == ""
     later = processes.boot_clock() + 61
     monkeypatch.setattr(processes, "boot_clock", lambda: later)

@@ -86,13 +86,25 @@ def claiming() -> Iterator[Claim | None]:
         lock.free()
 
 
-def ended_runs() -> dict[str, float]:
-    """Runs that a take-over has ended, and until when they are refused: long enough to learn it."""
-    try:
-        told = json.loads((paths.RUN / "ended.json").read_bytes())
-        return {str(run): float(until) for run, until in told.items() if float(until) > processes.boot_clock()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
+class EndedRuns:
+    """Runs that a take-over has ended, by whom, and until when they are refused: long enough to learn it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, str]] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+            told = json.loads((paths.RUN / "ended.json").read_bytes())
+            now = processes.boot_clock()
+            self._known = {str(run): (float(until), str(by)) for run, (until, by) in told.items() if until > now}
+
+    def __contains__(self, run: object) -> bool:
+        return run in self._known
+
+    def by(self, run: str) -> str:
+        return self._known[run][1]
+
+    def add(self, run: str, seconds: int, by: str) -> None:
+        self._known[run] = (processes.boot_clock() + seconds, by)
+        write_atomically(paths.RUN / "ended.json", json.dumps(self._known).encode(), 0o600)
 
 
 class Fence:
@@ -107,8 +119,11 @@ class Fence:
         if self.run is None:
             return
         held = Claim.read()
-        if self.run in ended_runs():
-            raise Refused(f"run {self.run} was taken over, and is at an end{told_of(held)}; nothing was changed")
+        ended = EndedRuns()
+        if self.run in ended:
+            raise Refused(
+                f"run {self.run} was taken over by {ended.by(self.run)}, and is at an end; nothing was changed"
+            )
         if held is None or held.run != self.run:
             raise Refused(f"run {self.run} has no claim on this host any more{told_of(held)}; nothing was changed")
         if self.generation not in {None, held.generation}:
@@ -130,9 +145,9 @@ def command_claim(
     `end`: a run that gives way too, and is refused for `seconds` from now on.
     """
     with claiming() as held:
-        ended = ended_runs()
+        ended = EndedRuns()
         if run_name in ended:
-            problem = f"run {run_name} was taken over and is at an end"
+            problem = f"run {run_name} was taken over by {ended.by(run_name)}, and is at an end"
         elif held is not None and held.run not in {run_name, end} and held.holder != holder:
             problem = f"claimed by run {held.run} of {held.holder} since {held.since}"
         elif held is not None and held.run == run_name and held.generation > generation:
@@ -142,8 +157,7 @@ def command_claim(
         if problem:
             return {"ok": False, "error": problem, "claim": held.document() if held else None}
         if end:
-            ended[end] = processes.boot_clock() + seconds
-            write_atomically(paths.RUN / "ended.json", json.dumps(ended).encode(), 0o600)
+            ended.add(end, seconds, f"run {run_name}, of {holder}")
         same = held if held is not None and held.run == run_name else None
         replaced = held if same is None else None
         since = same.since if same else time.strftime(TIME, time.gmtime())
