@@ -44,6 +44,10 @@ class Refused(HostFailed):
     """The host answered, and does not take it."""
 
 
+class Elsewhere(Refused):
+    """Somebody has made another configuration the host's baseline meanwhile: that is not ours to undo."""
+
+
 def carry_out(context: RunContext, commit: Commit) -> Committed:
     """Commit, or go on with what is recorded under the same name.
 
@@ -71,10 +75,14 @@ def finish_open(context: RunContext) -> dict[str, str]:
         forward = commit.forward and (bool(commit.confirmed) or not _none_confirmed(context, commit))
         what = "finishing it" if forward else "no host had confirmed it: taking it back"
         context.observer(Notice(text=f"{commit.why} ({commit.run_id}) was broken off; {what}"))
-        if forward:
-            doubt |= _finish(context, commit, pauses=INSIST_SECONDS[:2]).doubt
-        else:
+        if not forward:
             _take_back(context, commit)
+            continue
+        try:
+            doubt |= _finish(context, commit, pauses=INSIST_SECONDS[:2]).doubt
+        except HostFailed as error:
+            # Every host has refused it, and is back.
+            context.observer(Notice(level="warning", text=f"{commit.why} is not carried out: {error.what}"))
     return doubt
 
 
@@ -117,15 +125,20 @@ def _go_live(context: RunContext, commit: Commit) -> Commit:
 
 
 def _switch(context: RunContext, host: Host, commit: Commit, lease: int) -> None:
+    after = commit.after[host.name]
+    if _baseline_of(host, commit) != after:
+        _tell_program(context, host, "switch", after, "--lease", str(lease))
+
+
+def _baseline_of(host: Host, commit: Commit) -> str:
+    """`before` or `after`. Raises Elsewhere."""
     before, after = commit.before.get(host.name), commit.after[host.name]
     confirmed = doctor.read_status(host).get("confirmed")
-    if confirmed == after:
-        return
-    if confirmed != before:
-        raise Refused(
-            f"its baseline is {confirmed} by now, not {before}: this was measured against another", where=host.name
+    if confirmed not in {before, after}:
+        raise Elsewhere(
+            f"its baseline is {confirmed} by now, neither {before} nor {after}; it is left", where=host.name
         )
-    _tell_program(context, host, "switch", after, "--lease", str(lease))
+    return str(confirmed)
 
 
 def _shown(host: Host, configuration: str) -> None:
@@ -176,7 +189,7 @@ def _finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIS
     context.stop.committing = True
     try:
         commit, doubt = _confirm(context, commit, pauses)
-        if not commit.confirmed and _none_confirmed(context, commit):
+        if doubt and not commit.confirmed and _none_confirmed(context, commit):
             _take_back(context, commit)
             raise _failed({host: HostFailed(why) for host, why in doubt.items()})
         commit = commit.model_copy(update={"state": "booking"})
@@ -202,6 +215,7 @@ def _confirm(context: RunContext, commit: Commit, pauses: Sequence[float]) -> tu
             commit = commit.model_copy(update={"confirmed": sorted({*commit.confirmed, *answers})})
             # The end of this phase is recorded again: a database that is locked just now keeps nobody waiting.
             _insist(context, "the commit", partial(record_commit, context.store, commit), ())
+        commit, failures = _without_elsewhere(context, commit, failures)
         late = context.claims.refused({name: error.what for name, error in failures.items()})
         if late:
             raise late
@@ -215,7 +229,20 @@ def _confirm(context: RunContext, commit: Commit, pauses: Sequence[float]) -> tu
     return commit, doubt
 
 
+def _without_elsewhere(
+    context: RunContext, commit: Commit, failures: dict[str, RatchetError]
+) -> tuple[Commit, dict[str, RatchetError]]:
+    """A host that somebody has given another baseline since is no part of the commit any more; that is told."""
+    away = {name: error for name, error in failures.items() if isinstance(error, Elsewhere)}
+    for name, error in sorted(away.items()):
+        context.observer(Notice(level="warning", host=name, text=f"{commit.why}: {error.what}"))
+    after = {host: configuration for host, configuration in commit.after.items() if host not in away}
+    rest = {name: error for name, error in failures.items() if name not in away}
+    return commit.model_copy(update={"after": after}), rest
+
+
 def _confirm_one(context: RunContext, commit: Commit, host: Host) -> dict[str, Any]:
+    _baseline_of(host, commit)
     return _tell_program(context, host, "confirm", commit.after[host.name])
 
 
@@ -230,7 +257,7 @@ def _none_confirmed(context: RunContext, commit: Commit) -> bool:
 
 def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dict[str, str]:
     """Over fresh connections: host -> why it is not known to run what it has confirmed."""
-    expected = {host: commit.after[host] for host in commit.confirmed}
+    expected = {host.name: commit.after[host.name] for host in _members(context, commit, commit.confirmed)}
     for pause in [*spread(pauses), 0.0]:
         try:
             edited = doctor.verify_running(context.fleet, expected)

@@ -52,6 +52,7 @@ class World:
         self.refusing: dict[str, set[str]] = {}
         self.calls: list[str] = []
         self.slept: list[float] = []
+        self.on_sleep: Callable[[], None] = lambda: None
         self.at: Callable[[int, str], None] = lambda _number, _call: None
         self.context = RunContext(
             project=project,
@@ -83,6 +84,7 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.on_sleep()
 
     @staticmethod
     def one_after_another(members: list[Host], ask: Callable[[Host], Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -62,7 +62,7 @@ def test_a_host_that_does_not_take_it_takes_it_back_from_all(when: str, world: W
 
 def test_another_baseline_than_it_was_measured_against_is_left_alone(world: World) -> None:
     world.live["web-3"] = world.confirmed["web-3"] = LATER
-    with pytest.raises(HostFailed, match=f"its baseline is {LATER} by now"):
+    with pytest.raises(HostFailed, match=f"its baseline is {LATER} by now, neither {BEFORE} nor {AFTER}"):
         carry_out(world.context, world.commit())
     assert world.confirmed == world.live == {"web-1": BEFORE, "web-2": BEFORE, "web-3": LATER}
 
@@ -71,10 +71,11 @@ def test_a_host_that_is_away_while_the_others_confirm_is_waited_for(world: World
     def at(_number: int, call: str) -> None:
         if call == "confirm web-1":
             world.down = {"web-2"}
-        if len(world.slept) == 3:
-            world.down = set()
 
-    world.at = at
+    def on_sleep() -> None:
+        world.down = world.down if len(world.slept) < 3 else set()
+
+    world.at, world.on_sleep = at, on_sleep
     done = carry_out(world.context, world.commit())
     assert done.doubt == {} and len(world.slept) == 3
     assert_kept(world)
@@ -259,3 +260,24 @@ def test_a_host_that_has_left_the_fleet_keeps_nothing_open(world: World) -> None
     del world.context.fleet.hosts[2:]
     assert finish_open(world.context) == {}
     assert open_commits(world.store, "web") == []
+
+
+def test_what_an_operator_has_deployed_on_an_open_host_is_not_undone_by_who_finishes_the_commit(world: World) -> None:
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.refusing = {}
+    world.live["web-3"] = world.confirmed["web-3"] = LATER
+    assert finish_open(world.context) == {}
+    assert world.confirmed == world.live == {"web-1": AFTER, "web-2": AFTER, "web-3": LATER}
+    assert open_commits(world.store, "web") == [] and f"its baseline is {LATER} by now" in str(world.events)
+
+
+def test_a_deploy_between_going_live_and_confirming_is_not_undone(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-1":
+            world.live["web-2"] = world.confirmed["web-2"] = LATER
+
+    world.at = at
+    done = carry_out(world.context, world.commit())
+    assert world.confirmed == {"web-1": AFTER, "web-2": LATER, "web-3": AFTER}
+    assert done.commit.state == "done" and set(done.commit.after) == {"web-1", "web-3"}
