@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from controller.adapters.audit import ENDED_RUN
     from controller.adapters.store import Store, database_url
     from controller.cli.optimize import show_result
     from controller.cli.progress import ProgressDisplay
@@ -37,10 +38,15 @@ def run(args: argparse.Namespace) -> int:
         said = "the hosts are being put back; that is finished first"
         with (
             listening(context.stop, said, said),
-            context.accounted("end", [host.name for host in context.fleet.hosts], f"give up run {run_id}", always=True),
+            context.accounted(
+                "end", [host.name for host in context.fleet.hosts], f"give up run {run_id}", always=True
+            ) as outcome,
             holding(context, run_id=run_id, since=context.now(), by_force=args.take_over) as held,
         ):
             result = in_background(lambda: end_run(held, run_id, started_at))
+            outcome.evidence = {ENDED_RUN: run_id, "status": result.status}
+            if result.status == "unverified":
+                outcome.failed(result.message)
     else:
         result = end_without_fleet(project, store, run_id, args.fleet, started_at)
     show_result(result, as_json=args.output == "json")

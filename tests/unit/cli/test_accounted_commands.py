@@ -217,6 +217,68 @@ def test_a_run_that_was_killed_is_ended_by_its_resumption(project: Project) -> N
     assert log_of(project).verify().notes == []
 
 
+def unfinished(project: Project, run_id: str, fleet: str) -> None:
+    """As a controller leaves it that was killed, or whose workflow can never be gone on with."""
+    (project.runs / run_id / "trials/1").mkdir(parents=True)
+    settled = {
+        "trial": 1, "experiment": "e", "variant": "v", "hosts": ["racks-1"], "verdict": "KEEP",
+        "reason": "proven-gain", "objective": "p50", "design": "duet", "effect": None, "confirmed_effect": None,
+        "evidence": 128, "threshold": 100, "pairs": 14, "requests": 200, "errors": 0, "seconds": 20,
+        "probing_seconds": 12,
+    }  # fmt: skip
+    (project.runs / run_id / "trials/1/settled.json").write_text(json.dumps(settled))
+    Store(database_url(project)).record_run(
+        run_id=run_id, fleet=fleet, status="running", started_at="2026-01-01T00:00:00Z", result="{}"
+    )
+
+
+def test_a_run_that_is_given_up_is_sealed_with_what_it_has_and_says_what_could_not_be_verified(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_of(project).record(
+        at="2026-01-01T00:00:00Z", action="optimize", fleet="racks", hosts=["racks-1"], why="e", state="begun",
+        evidence={"run": "r-1"},
+    )  # fmt: skip
+    unfinished(project, "r-1", "racks")
+    assert run(project, "end", "r-2") == 2
+    assert "unfinished runs: r-1" in capsys.readouterr().err
+    assert run(project, "end", "r-1") == 5
+    verdict = json.loads((project.runs / "r-1/verdict.json").read_text())
+    assert (verdict["status"], verdict["trials"][0]["verdict"]) == ("unverified", "KEEP")
+    assert "ended by hand" in verdict["message"] and "racks-1" in verdict["message"]
+    assert [entry[:3] for entry in told(project)] == [
+        ("optimize", "begun", None),
+        ("end", "begun", None),
+        ("end", "failed", 2),
+    ]
+    assert log_of(project).verify().notes == []
+    assert run(project, "resume") == 0 and "nothing is unfinished" in capsys.readouterr().err
+
+
+def test_a_run_whose_fleet_is_gone_can_be_given_up_and_blocks_no_other(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished(project, "r-1", "renamed")
+    assert run(project, "resume", "r-1") == 2
+    assert "controller end r-1" in capsys.readouterr().err
+    assert run(project, "end", "r-1") == 0
+    verdict = json.loads((project.runs / "r-1/verdict.json").read_text())
+    assert verdict["status"] == "failed" and "fleet renamed is gone" in verdict["message"]
+    assert run(project, "runs") == 0
+
+
+def test_a_bare_resume_tries_each_run_and_tells_each(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    unfinished(project, "r-1", "renamed")
+    unfinished(project, "r-2", "racks")
+    (project.runs / "r-2/request.json").write_text(
+        json.dumps({"run_id": "r-2", "started_at": "2026-01-01T00:00:00Z", "seed": 1, "experiments": []})
+    )
+    assert run(project, "resume") == 3
+    said = capfd.readouterr().err
+    assert "resuming r-1" in said and "controller end r-1" in said and "resuming r-2" in said
+    assert json.loads((project.runs / "r-2/verdict.json").read_text())["status"] == "failed"
+
+
 def test_one_entry_is_one_line_whatever_a_host_has_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     why = "refused\n2026-11-24T00:00:00Z  root@here  9 commit ok  web-1: kept\x1b[2K"
     log_of(project).record(at="2026-11-24T00:00:00Z", action="commit", fleet="racks", hosts=["racks-1"], why=why)
