@@ -30,6 +30,9 @@ class Commit(Frozen):
     before: dict[str, str]
     after: dict[str, str]
     confirmed: list[str] = Field(default=[], description="hosts that have said so")
+    booked: list[str] = Field(
+        default=[], description="hosts whose baseline is recorded; with the first ones the parameters are written"
+    )
     without_absent: bool = Field(
         default=False, description="hosts that cannot be reached keep nobody waiting: they follow when they are back"
     )

@@ -9,7 +9,7 @@ finishes it (`finish_open`). Only ids that are staged and on record go live: not
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -194,8 +194,9 @@ def _finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIS
             raise _failed({host: HostFailed(why) for host, why in doubt.items()})
         commit = commit.model_copy(update={"state": "booking"})
         doubt |= _verify(context, commit, pauses)
-        booked = _insist(context, "settings and baselines", lambda: _book(context, commit), pauses)
-        if booked and not _members(context, commit, commit.open):
+        if _insist(context, "settings and baselines", lambda: _book(context, commit), pauses):
+            commit = commit.model_copy(update={"booked": commit.confirmed})
+        if commit.booked == commit.confirmed and not _members(context, commit, commit.open):
             commit = commit.model_copy(update={"state": "done"})
         _insist(context, "the commit", partial(record_commit, context.store, commit), pauses)
     finally:
@@ -257,7 +258,8 @@ def _none_confirmed(context: RunContext, commit: Commit) -> bool:
 
 def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dict[str, str]:
     """Over fresh connections: host -> why it is not known to run what it has confirmed."""
-    expected = {host.name: commit.after[host.name] for host in _members(context, commit, commit.confirmed)}
+    new = set(commit.confirmed) - set(commit.booked)
+    expected = {host.name: commit.after[host.name] for host in _members(context, commit, new)}
     for pause in [*spread(pauses), 0.0]:
         try:
             edited = doctor.verify_running(context.fleet, expected)
@@ -274,9 +276,10 @@ def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dic
 
 
 def _book(context: RunContext, commit: Commit) -> None:
-    """Settings and records say what the hosts have confirmed. Writing it twice changes nothing."""
-    write_kept_text(context.project, commit.fleet, _kept_text(context, commit))
-    for host in commit.confirmed:
+    """Settings and records say what the hosts have confirmed. What is booked already may have moved on since."""
+    if not commit.booked:
+        write_kept_text(context.project, commit.fleet, _kept_text(context, commit))
+    for host in sorted(set(commit.confirmed) - set(commit.booked)):
         context.store.record_baseline(
             fleet=commit.fleet,
             host=host,
@@ -322,7 +325,7 @@ def _insist(context: RunContext, what: str, write: Callable[[], None], pauses: S
     return False
 
 
-def _members(context: RunContext, commit: Commit, names: Sequence[str] | dict[str, str]) -> list[Host]:
+def _members(context: RunContext, commit: Commit, names: Container[str]) -> list[Host]:
     """The named hosts, without those that have left the fleet since."""
     return [host for host in context.fleet.hosts if host.name in names and host.name in commit.after]
 

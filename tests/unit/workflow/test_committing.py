@@ -281,3 +281,24 @@ def test_a_deploy_between_going_live_and_confirming_is_not_undone(world: World) 
     done = carry_out(world.context, world.commit())
     assert world.confirmed == {"web-1": AFTER, "web-2": LATER, "web-3": AFTER}
     assert done.commit.state == "done" and set(done.commit.after) == {"web-1", "web-3"}
+
+
+def test_a_host_that_follows_late_takes_nothing_back_that_was_kept_since(world: World) -> None:
+    """The next trial went on without it, where broken hosts are quarantined."""
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.lease_ends()
+    two = NAMES[:2]
+    newer = "nginx_gzip_comp_level: 2 # r-2\n"
+    carry_out(
+        world.context,
+        world.commit(
+            commit_id="r-2/1", run_id="r-2", before=dict.fromkeys(two, AFTER), after=dict.fromkeys(two, LATER),
+            kept_before=read_kept_text(world.context.project, "web"), kept_after=newer,
+            parameters={"nginx_gzip_comp_level": 2},
+        ),
+    )  # fmt: skip
+    world.refusing = {}
+    assert finish_open(world.context) == {}
+    assert world.confirmed == world.live == {"web-1": LATER, "web-2": LATER, "web-3": AFTER} == recorded(world)
+    assert read_kept_text(world.context.project, "web") == newer
