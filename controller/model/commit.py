@@ -29,6 +29,9 @@ class Commit(Frozen):
     state: CommitState = "going-live"
     before: dict[str, str]
     after: dict[str, str]
+    instead: dict[str, list[str]] = Field(
+        default={}, description="host -> what it may have of earlier commits, where it has not said which"
+    )
     confirmed: list[str] = Field(default=[], description="hosts that have said so")
     booked: list[str] = Field(
         default=[], description="hosts whose baseline is recorded; with the first ones the parameters are written"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from controller.model.events import Notice, StepStarted
 from controller.workflow.adopting import adopt_edits
-from controller.workflow.committing import finish_open
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import examine
+from controller.workflow.open_commits import finish_open
 from controller.workflow.quarantine import leave_out, quarantines, take_back, too_few
 
 

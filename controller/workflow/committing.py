@@ -3,41 +3,44 @@
 First each host runs the new configuration under its lease, and shows it; until then whatever breaks off goes back by
 itself. Then, recorded before the first of them, each confirms it. From there on there is one direction: a host that is
 away, a database that is locked, a full disk or an operator's Ctrl-C delay what is left, and whoever comes next
-finishes it (`finish_open`). Only ids that are staged and on record go live: nothing is rendered here.
+finishes it (open_commits.py). Only ids that are staged and on record go live: nothing is rendered here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.kept import kept_file, read_kept_text, with_kept, write_kept_text
 from controller.adapters.patience import spread
 from controller.adapters.store import open_commits, read_commit, record_commit
 from controller.model.commit import Commit
-from controller.model.errors import FleetLocked, HostFailed, Interrupted, RatchetError, RestoreUnverified
+from controller.model.errors import HostFailed, Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted
 from controller.model.fleet import Host
 from controller.workflow import hosts as doctor
 from controller.workflow.adopting import tell_adopted
+from controller.workflow.booking import INSIST_SECONDS, book, insist
 from controller.workflow.claims import ask_program
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host
 
 # A wave is live on every host within seconds; a host's own confirm arms a lease of its own.
 LEAST_LEASE_SECONDS = 60
-# For what must be done once the first host has confirmed: two minutes in all, then whoever comes next does it.
-INSIST_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 class Committed(NamedTuple):
-    """A commit as far as it has come. `doubt`: host -> why it does not agree with the record yet."""
+    """A commit as far as it has come.
+
+    Attributes:
+        doubt: host -> why it does not agree with the record yet.
+        left: host -> why it is no part of the commit any more.
+    """
 
     commit: Commit
     doubt: dict[str, str]
+    left: dict[str, str]
 
 
 class Refused(HostFailed):
@@ -52,56 +55,28 @@ def carry_out(context: RunContext, commit: Commit) -> Committed:
     """Commit, or go on with what is recorded under the same name.
 
     Raises, with every host back on `before` or on its way there by its lease: HostFailed naming the hosts that failed,
-    Interrupted, FleetLocked. FleetLocked may come later too: a host that another run has by now is left to it.
+    Interrupted, FleetLocked. RestoreUnverified where no host can be asked whether it has confirmed. FleetLocked may
+    come later too: a host that another run has by now is left to it.
     """
     commit = read_commit(context.store, commit.commit_id) or commit
     if commit.state == "returned":
         raise HostFailed("its commit was broken off before any host had confirmed it, and was taken back")
     if commit.state == "done":
-        return Committed(commit, {})
+        return Committed(commit, {}, {})
     if not commit.forward:
+        if context.stop.requested:
+            raise Interrupted(f"{context.stop.why}, before the change had begun")
         record_commit(context.store, commit)
         commit = _go_live(context, commit)
-    return _finish(context, commit)
-
-
-def finish_open(context: RunContext) -> dict[str, str]:
-    """Finish the fleet's commits that were broken off, each in its recorded direction.
-
-    Returns host -> why it does not agree with the record yet. Raises FleetLocked.
-    """
-    doubt: dict[str, str] = {}
-    for commit in open_commits(context.store, context.fleet.name):
-        forward = commit.forward and (bool(commit.confirmed) or not _none_confirmed(context, commit))
-        what = "finishing it" if forward else "no host had confirmed it: taking it back"
-        context.observer(Notice(text=f"{commit.why} ({commit.run_id}) was broken off; {what}"))
-        if not forward:
-            _take_back(context, commit)
-            continue
-        try:
-            doubt |= _finish(context, commit, pauses=INSIST_SECONDS[:2]).doubt
-        except HostFailed as error:
-            # Every host has refused it, and is back.
-            context.observer(Notice(level="warning", text=f"{commit.why} is not carried out: {error.what}"))
-    return doubt
-
-
-def supersede(context: RunContext, commit: Commit) -> Commit:
-    """The commit with what earlier ones have left open taken over: where a host is that did not follow them."""
-    before = dict(commit.before)
-    for earlier in open_commits(context.store, context.fleet.name):
-        if earlier.commit_id != commit.commit_id and set(earlier.open) <= set(commit.after) | _gone(context, earlier):
-            before |= {host: earlier.before[host] for host in earlier.open if host in before}
-            record_commit(context.store, earlier.model_copy(update={"state": "done"}))
-    return commit.model_copy(update={"before": before})
+    return finish(context, commit)
 
 
 def _go_live(context: RunContext, commit: Commit) -> Commit:
     """Every host runs it under its lease, and shows it over a new connection."""
-    wave = _members(context, commit, commit.after)
-    context.claims.renew(commit.after)
-    lease = max(LEAST_LEASE_SECONDS, context.fleet.settings.trials.lease_seconds)
+    wave = members(context, commit, commit.after)
     try:
+        context.claims.renew(commit.after)
+        lease = max(LEAST_LEASE_SECONDS, context.fleet.settings.trials.lease_seconds)
         _, failures = on_each_host(wave, lambda host: _switch(context, host, commit, lease))
         late = context.claims.refused({name: error.what for name, error in failures.items()})
         if late:
@@ -116,12 +91,37 @@ def _go_live(context: RunContext, commit: Commit) -> Commit:
         if context.stop.requested:
             raise Interrupted(f"{context.stop.why}, before any host had confirmed the change")
         commit = commit.model_copy(update={"state": "confirming"})
-        # From the next line on it is finished forward.
+        # From the next line on it is finished forward, and earlier ones are over.
         record_commit(context.store, commit)
+        _end_earlier(context, commit)
     except RatchetError:
-        _take_back(context, commit)
+        take_back_commit(context, commit)
         raise
     return commit
+
+
+def _end_earlier(context: RunContext, commit: Commit) -> None:
+    for earlier in open_commits(context.store, context.fleet.name):
+        if earlier.commit_id != commit.commit_id:
+            behind = earlier.model_copy(
+                update={"after": {h: i for h, i in earlier.after.items() if h not in commit.after}}
+            )
+            if members(context, behind, behind.open):
+                text = f"{earlier.why} ({earlier.run_id}): {missed(context, behind)}"
+                context.observer(Notice(level="warning", text=text))
+            record_commit(context.store, end_commit(earlier))
+
+
+def end_commit(commit: Commit) -> Commit:
+    """The commit, over: what is left of it is another's, or the operator's."""
+    return commit.model_copy(update={"state": "done"})
+
+
+def missed(context: RunContext, commit: Commit) -> str:
+    """Who has not followed, and what to type."""
+    hosts = ",".join(host.name for host in members(context, commit, commit.open))
+    step = f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {hosts}"
+    return f"{hosts} has missed it; for what the inventory says: {step}"
 
 
 def _switch(context: RunContext, host: Host, commit: Commit, lease: int) -> None:
@@ -131,10 +131,10 @@ def _switch(context: RunContext, host: Host, commit: Commit, lease: int) -> None
 
 
 def _baseline_of(host: Host, commit: Commit) -> str:
-    """`before` or `after`. Raises Elsewhere."""
+    """What the host has confirmed, of what the commits on record gave it. Raises Elsewhere."""
     before, after = commit.before.get(host.name), commit.after[host.name]
     confirmed = doctor.read_status(host).get("confirmed")
-    if confirmed not in {before, after}:
+    if confirmed not in {before, after, *commit.instead.get(host.name, [])}:
         raise Elsewhere(
             f"its baseline is {confirmed} by now, neither {before} nor {after}; it is left", where=host.name
         )
@@ -163,9 +163,9 @@ def _failed(failures: dict[str, RatchetError]) -> HostFailed:
     )
 
 
-def _take_back(context: RunContext, commit: Commit) -> None:
+def take_back_commit(context: RunContext, commit: Commit) -> None:
     """Nobody has confirmed it: have every host that answers go back now; the others' leases do it."""
-    wave = _members(context, commit, context.claims.still_ours(commit.after))
+    wave = members(context, commit, context.claims.still_ours(commit.after))
     on_each_host(wave, lambda host: _go_back(context, host, commit))
     returned = commit.model_copy(update={"state": "returned"})
     for pause in [*spread(INSIST_SECONDS[:3]), 0.0]:
@@ -184,39 +184,79 @@ def _go_back(context: RunContext, host: Host, commit: Commit) -> None:
         ask_program(host, "rollback", *context.claims.options)
 
 
-def _finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST_SECONDS) -> Committed:
-    """Confirm on every host that has not; then write down what is so. Only what is another run's stops it."""
+def finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST_SECONDS) -> Committed:
+    """Confirm on every host that has not; then write down what is so. Raises as `carry_out`."""
     context.stop.committing = True
     try:
-        commit, doubt = _confirm(context, commit, pauses)
-        if doubt and not commit.confirmed and _none_confirmed(context, commit):
-            _take_back(context, commit)
-            raise _failed({host: HostFailed(why) for host, why in doubt.items()})
+        commit, failures, left = _confirm(context, commit, pauses)
+        if not commit.confirmed:
+            _nobody_has_it(context, commit, failures, left)
+        doubt = {name: f"{commit.after[name]} is not confirmed: {error.what}" for name, error in failures.items()}
         commit = commit.model_copy(update={"state": "booking"})
         doubt |= _verify(context, commit, pauses)
-        if _insist(context, "settings and baselines", lambda: _book(context, commit), pauses):
-            commit = commit.model_copy(update={"booked": commit.confirmed})
-        if commit.booked == commit.confirmed and not _members(context, commit, commit.open):
-            commit = commit.model_copy(update={"state": "done"})
-        _insist(context, "the commit", partial(record_commit, context.store, commit), pauses)
+        commit = book(context, commit, pauses)
+        if commit.booked == commit.confirmed and not members(context, commit, commit.open):
+            commit = end_commit(commit)
+        insist(context, "the commit", partial(record_commit, context.store, commit), pauses)
     finally:
         context.stop.committing = False
-    return Committed(commit, doubt)
+    return Committed(commit, doubt, left)
 
 
-def _confirm(context: RunContext, commit: Commit, pauses: Sequence[float]) -> tuple[Commit, dict[str, str]]:
+def _nobody_has_it(
+    context: RunContext, commit: Commit, failures: dict[str, RatchetError], left: dict[str, str]
+) -> None:
+    """Nothing is written down of what no host has. Raises HostFailed once all are back, else RestoreUnverified."""
+    said, silent = told_confirmed(context, commit)
+    if said or silent:
+        raise RestoreUnverified(
+            "whether they have confirmed it is not known: "
+            + "; ".join(f"{host}: {why}" for host, why in sorted((silent or dict.fromkeys(said, "it has")).items())),
+            where=", ".join(sorted(silent or said)),
+            next_step=f"make them reachable, then: controller rollback --fleet {commit.fleet}",
+        )
+    take_back_commit(context, commit)
+    raise _failed({host: HostFailed(why) for host, why in left.items()} | failures)
+
+
+def told_confirmed(context: RunContext, commit: Commit) -> tuple[list[str], dict[str, str]]:
+    """Hosts that say that they have confirmed it; and host -> why, of those that cannot be asked."""
+    wave = members(context, commit, commit.after)
+    statuses, failures = on_each_host(wave, doctor.read_status)
+    said = [
+        name
+        for name, status in sorted(statuses.items())
+        if status.get("confirmed") == commit.after[name] != commit.before.get(name)
+    ]
+    return said, {name: error.what for name, error in failures.items()}
+
+
+def _confirm(
+    context: RunContext, commit: Commit, pauses: Sequence[float]
+) -> tuple[Commit, dict[str, RatchetError], dict[str, str]]:
+    """The commit with those that have confirmed; who has not, and why; and who is no part of it any more."""
     failures: dict[str, RatchetError] = {}
+    left: dict[str, str] = {}
     for pause in [*spread(pauses), 0.0]:
-        left = _members(context, commit, commit.open)
-        context.claims.renew([host.name for host in left])
-        answers, failures = on_each_host(left, partial(_confirm_one, context, commit))
+        waiting = members(context, commit, commit.open)
+        context.claims.renew([host.name for host in waiting])
+        answers, failures = on_each_host(waiting, partial(_confirm_one, context, commit))
         for name, answer in sorted(answers.items()):
             tell_adopted(context, name, answer)
+        elsewhere = {name: error.what for name, error in failures.items() if isinstance(error, Elsewhere)}
+        for name, what in sorted(elsewhere.items()):
+            context.observer(Notice(level="warning", host=name, text=f"{commit.why}: {what}"))
+        left |= elsewhere
+        failures = {name: error for name, error in failures.items() if name not in left}
+        commit = commit.model_copy(
+            update={
+                "confirmed": sorted({*commit.confirmed, *answers}),
+                "after": {host: identity for host, identity in commit.after.items() if host not in left},
+            }
+        )
         if answers:
-            commit = commit.model_copy(update={"confirmed": sorted({*commit.confirmed, *answers})})
             # The end of this phase is recorded again: a database that is locked just now keeps nobody waiting.
-            _insist(context, "the commit", partial(record_commit, context.store, commit), ())
-        commit, failures = _without_elsewhere(context, commit, failures)
+            insist(context, "the commit", partial(record_commit, context.store, commit), ())
         late = context.claims.refused({name: error.what for name, error in failures.items()})
         if late:
             raise late
@@ -226,20 +266,7 @@ def _confirm(context: RunContext, commit: Commit, pauses: Sequence[float]) -> tu
         if pause:
             context.observer(StepStarted(text=f"not confirmed yet: {', '.join(sorted(failures))}; trying again"))
             time.sleep(pause)
-    doubt = {name: f"{commit.after[name]} is not confirmed: {error.what}" for name, error in failures.items()}
-    return commit, doubt
-
-
-def _without_elsewhere(
-    context: RunContext, commit: Commit, failures: dict[str, RatchetError]
-) -> tuple[Commit, dict[str, RatchetError]]:
-    """A host that somebody has given another baseline since is no part of the commit any more; that is told."""
-    away = {name: error for name, error in failures.items() if isinstance(error, Elsewhere)}
-    for name, error in sorted(away.items()):
-        context.observer(Notice(level="warning", host=name, text=f"{commit.why}: {error.what}"))
-    after = {host: configuration for host, configuration in commit.after.items() if host not in away}
-    rest = {name: error for name, error in failures.items() if name not in away}
-    return commit.model_copy(update={"after": after}), rest
+    return commit, failures, left
 
 
 def _confirm_one(context: RunContext, commit: Commit, host: Host) -> dict[str, Any]:
@@ -247,19 +274,10 @@ def _confirm_one(context: RunContext, commit: Commit, host: Host) -> dict[str, A
     return _tell_program(context, host, "confirm", commit.after[host.name])
 
 
-def _none_confirmed(context: RunContext, commit: Commit) -> bool:
-    """Whether every host of the wave says that it has not confirmed it."""
-    wave = _members(context, commit, commit.after)
-    statuses, failures = on_each_host(wave, doctor.read_status)
-    return not failures and all(
-        status.get("confirmed") == commit.before.get(name) != commit.after[name] for name, status in statuses.items()
-    )
-
-
 def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dict[str, str]:
-    """Over fresh connections: host -> why it is not known to run what it has confirmed."""
+    """Over fresh connections: host -> why it is not known to run what it has confirmed since."""
     new = set(commit.confirmed) - set(commit.booked)
-    expected = {host.name: commit.after[host.name] for host in _members(context, commit, new)}
+    expected = {host.name: commit.after[host.name] for host in members(context, commit, new)}
     for pause in [*spread(pauses), 0.0]:
         try:
             edited = doctor.verify_running(context.fleet, expected)
@@ -275,60 +293,6 @@ def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dic
     return dict.fromkeys(doubt, why)
 
 
-def _book(context: RunContext, commit: Commit) -> None:
-    """Settings and records say what the hosts have confirmed. What is booked already may have moved on since."""
-    if not commit.booked:
-        write_kept_text(context.project, commit.fleet, _kept_text(context, commit))
-    for host in sorted(set(commit.confirmed) - set(commit.booked)):
-        context.store.record_baseline(
-            fleet=commit.fleet,
-            host=host,
-            configuration=commit.after[host],
-            run_id=commit.run_id,
-            recorded_at=context.now(),
-        )
-
-
-def _kept_text(context: RunContext, commit: Commit) -> str:
-    current = read_kept_text(context.project, commit.fleet)
-    if current in {commit.kept_before, commit.kept_after}:
-        return commit.kept_after
-    if commit.parameters:
-        return with_kept(
-            context.project, commit.fleet, parameters=commit.parameters, comment=commit.comment, text=current
-        )
-    copy = context.run_directory(commit.run_id) / "kept.edited.yml"
-    write_atomically(copy, current)
-    text = f"{kept_file(context.project, commit.fleet)} was edited meanwhile; what it said is kept as {copy}"
-    context.observer(Notice(level="warning", text=text))
-    return commit.kept_after
-
-
-def _insist(context: RunContext, what: str, write: Callable[[], None], pauses: Sequence[float]) -> bool:
-    """Write down what is so already; False, and told, when that fails for as long as the pauses last."""
-    told = ""
-    for pause in [*spread(pauses), 0.0]:
-        try:
-            write()
-        except FleetLocked:
-            raise
-        except RatchetError as error:
-            told = str(error)
-        else:
-            return True
-        if context.stop.at_once:
-            break
-        time.sleep(pause)
-    if pauses:
-        text = f"the hosts have the change, but {what} could not be recorded: {told}; the next command writes it"
-        context.observer(Notice(level="warning", text=text))
-    return False
-
-
-def _members(context: RunContext, commit: Commit, names: Container[str]) -> list[Host]:
-    """The named hosts, without those that have left the fleet since."""
+def members(context: RunContext, commit: Commit, names: Container[str]) -> list[Host]:
+    """The named hosts of the commit, without those that have left the fleet since."""
     return [host for host in context.fleet.hosts if host.name in names and host.name in commit.after]
-
-
-def _gone(context: RunContext, commit: Commit) -> set[str]:
-    return set(commit.after) - {host.name for host in context.fleet.hosts}

@@ -9,9 +9,10 @@ from controller.adapters.files.runs import read_run
 from controller.model.commit import Commit
 from controller.model.errors import BadInput, RestoreUnverified
 from controller.model.events import Notice, StepStarted
-from controller.workflow.committing import carry_out, finish_open, supersede
+from controller.workflow.committing import carry_out
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host, read_status
+from controller.workflow.open_commits import finish_open, supersede
 from controller.workflow.staging import roll_back, stage_again, tell_undeployed
 
 
@@ -71,53 +72,62 @@ def roll_back_to_run(context: RunContext, reference: str, *, work_id: str, befor
             "the run was never sealed", where=plan.run_id, next_step=f"controller resume {plan.run_id}, or controller "
             f"end {plan.run_id}",
         )  # fmt: skip
-    finish_open(context)
+    finish_open(context, undoing=True)
     which = f"{'before' if before else 'after'} run {plan.run_id}"
-    wanted = result.baseline_before if before else result.baseline_after
+    of_run = result.baseline_before if before else result.baseline_after
     statuses, failures = on_each_host(context.fleet.hosts, read_status)
     recorded = context.store.baselines(context.fleet.name)
-    now = {name: str(status.get("confirmed")) for name, status in statuses.items()}
+    now = {name: str(status["confirmed"]) for name, status in statuses.items() if status.get("confirmed")}
     now |= {name: recorded[name].configuration for name in failures if name in recorded}
-    _require(context, wanted, statuses, source.read_text(), which)
+    wanted = {host: of_run[host] for host in now if host in of_run}
+    _check(context, wanted, statuses, source.read_text(), which)
     commit = Commit(
         commit_id=work_id,
         fleet=context.fleet.name,
         run_id=work_id,
         why=f"the rollback to the baseline {which}",
         started_at=context.now(),
-        before=now,
-        after={host.name: wanted[host.name] for host in context.fleet.hosts if host.name in now},
+        before={host: now[host] for host in wanted},
+        after=wanted,
         without_absent=True,
         kept_before=read_kept_text(context.project, context.fleet.name),
         kept_after=source.read_text(),
     )
     context.observer(StepStarted(text=f"committing the parameters {'before' if before else 'of'} run {plan.run_id}"))
-    commit, doubt = carry_out(context, supersede(context, commit))
+    commit, doubt, left = carry_out(context, supersede(context, commit))
     confirmed = {host: commit.after[host] for host in commit.confirmed}
     tell_undeployed(context, confirmed)
-    if doubt:
+    if doubt | left:
         raise RestoreUnverified(
-            f"{len(confirmed)} of {len(commit.after)} hosts are on the baseline {which}; not yet: "
-            + "; ".join(f"{host}: {why}" for host, why in sorted(doubt.items())),
-            where=", ".join(sorted(doubt)),
+            f"{len(confirmed)} of {len(wanted)} hosts are on the baseline {which}; not yet: "
+            + "; ".join(f"{host}: {why}" for host, why in sorted((doubt | left).items())),
+            where=", ".join(sorted(doubt | left)),
             next_step=f"make it reachable, then: controller rollback --fleet {context.fleet.name} (it finishes this)",
         )
     return confirmed
 
 
-def _require(
+def _check(
     context: RunContext, wanted: dict[str, str], statuses: dict[str, dict[str, Any]], kept: str, which: str
 ) -> None:
-    """Every host that answers has its configuration of that run, staged anew where it is gone. Raises BadInput."""
+    """Every host that answers has its configuration of that run, staged anew where it is gone. Raises BadInput.
+
+    A host that was not part of that run is left as it is, and told.
+    """
     for host in context.fleet.hosts:
         if host.name not in wanted:
-            raise BadInput(
-                f"it was not part of the fleet {which}",
-                where=host.name,
-                next_step=f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host.name}"
-                " gives it what the inventory says",
+            text = (
+                f"was not part of the fleet {which}, or has no baseline: it is left. For what the inventory says: "
+                f"ansible-playbook -i inventory/{context.fleet.name} playbooks/commit.yml --limit {host.name}"
             )
-    gone = {name: wanted[name] for name, status in statuses.items() if wanted[name] not in status.get("staged", [])}
+            context.observer(Notice(level="warning", host=host.name, text=text))
+    if not wanted:
+        raise BadInput(f"no host of the fleet had a baseline {which}", next_step="controller history shows the runs")
+    gone = {
+        name: wanted[name]
+        for name, status in statuses.items()
+        if name in wanted and wanted[name] not in status.get("staged", [])
+    }
     other = stage_again(context, gone, kept) if gone else {}
     if other:
         raise BadInput(

@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text, with_kept
+from controller.adapters.store import read_commit
 from controller.model.commit import Commit
 from controller.model.errors import FleetLocked, HandEdited, HostFailed, Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted, TrialSettled
@@ -91,15 +92,19 @@ class _Settled:
 def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settled) -> _Settled:
     """Carry a KEEP out. What fails before a host has confirmed it is taken back everywhere; nothing later is."""
     baseline = settled.baseline
-    edits = edited_on_baseline(context.fleet, baseline)
+    recorded = read_commit(context.store, _commit_id(run_id, trial))
+    # What has begun is gone on with: the settings may say already what is being committed.
+    edits = {} if recorded else edited_on_baseline(context.fleet, baseline)
     if edits:
         # A commit would make the edits the baseline; that is the operator's to say.
         note = hand_edited(context.fleet.name, edits).what
         return replace(settled, result=_failed(settled.result, "host-failed", note, sorted(edits)))
     context.observer(StepStarted(text=f"trial {trial.number}: committing on every host"))
     try:
-        commit, doubt = carry_out(context, _planned(context, run_id, trial, settled.result, baseline))
-    except (FleetLocked, RestoreUnverified):
+        commit, doubt, left = carry_out(context, recorded or _planned(context, run_id, trial, settled.result, baseline))
+    except FleetLocked as error:
+        return _kept_by_whoever_has_it(context, run_id, trial, settled, error)
+    except RestoreUnverified:
         raise
     except (RatchetError, Rejected) as error:
         what, where = (error.what, error.where) if isinstance(error, RatchetError) else (str(error), "")
@@ -108,23 +113,49 @@ def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settle
         reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "commit-failed"
         note = what if not where or where in what else f"{where}: {what}"
         return replace(settled, result=_failed(settled.result, reason, note, at_fault if quarantines(context) else []))
+    doubt |= left
     result = settled.result.model_copy(update={"parameters": dict(commit.parameters)})
     confirmed = {host: commit.after[host] for host in commit.confirmed if host in baseline}
     text = f"kept on {len(confirmed)} hosts, {'in doubt: ' + ', '.join(sorted(doubt)) if doubt else 'verified'}"
     tell_undeployed(context, confirmed)
     if not doubt:
         return replace(settled, result=result, baseline=confirmed, text=text)
-    message = f"trial {trial.number} is kept on {len(confirmed)} of {len(baseline)} hosts; " + "; ".join(
-        f"{host}: {why}" for host, why in sorted(doubt.items())
-    )
     if quarantines(context):
         leave_out(context, run_id, doubt)
         rest = {host: configuration for host, configuration in confirmed.items() if host not in doubt}
         return replace(settled, result=result, baseline=rest, text=text)
-    message += f"\n  next: make it reachable, then: controller rollback --fleet {context.fleet.name} (it finishes this "
-    message += f"change; controller rollback --before {run_id} undoes it everywhere)"
+    message = f"trial {trial.number} is kept on {len(confirmed)} of {len(baseline)} hosts; " + "; ".join(
+        f"{host}: {why}" for host, why in sorted(doubt.items())
+    )
+    message += (
+        f"\n  next: make it reachable, then: controller rollback --fleet {context.fleet.name} (it finishes this; "
+        f"controller rollback --before {run_id} undoes it everywhere)"
+    )
     stop = {"status": "unverified", "message": message}
-    return replace(settled, result=result, baseline=commit.direction, text=text, stop=stop)
+    return replace(settled, result=result, baseline=baseline | commit.after, text=text, stop=stop)
+
+
+def _commit_id(run_id: str, trial: TrialPlan) -> str:
+    return f"{run_id}/{trial.number}"
+
+
+def _kept_by_whoever_has_it(
+    context: RunContext, run_id: str, trial: TrialPlan, settled: _Settled, error: FleetLocked
+) -> _Settled:
+    """The end of a trial whose fleet another run took in the middle of the commit: what hosts have confirmed is so.
+
+    Raises the error where none has.
+    """
+    commit = read_commit(context.store, _commit_id(run_id, trial))
+    if commit is None or not commit.forward or not commit.confirmed:
+        raise error
+    stop = {
+        "status": "taken-over",
+        "message": f"{error.what}, in the middle of {commit.why}: confirmed on {', '.join(commit.confirmed)}; "
+        "whoever has the fleet finishes it",
+    }
+    text = f"kept on {len(commit.confirmed)} hosts, then taken over"
+    return replace(settled, baseline=settled.baseline | commit.after, text=text, stop=stop)
 
 
 def _planned(
@@ -145,7 +176,7 @@ def _planned(
     name = f"{trial.experiment.name}/{trial.variant.name}"
     comment = ", ".join(part for part in (run_id, name, told) if part)
     return Commit(
-        commit_id=f"{run_id}/{trial.number}",
+        commit_id=_commit_id(run_id, trial),
         fleet=context.fleet.name,
         run_id=run_id,
         why=f"the commit of {name}",

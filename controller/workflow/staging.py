@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from controller.adapters.ansible import HostOutcome, PlaybookResult, run_playbook
 from controller.adapters.files.earlier_fleet import fleet_with_kept
-from controller.model.errors import BadInput, FleetLocked, HostFailed, RatchetError, RestoreUnverified
+from controller.model.errors import BadInput, HostFailed, RatchetError, RestoreUnverified
 from controller.model.events import Notice
 from controller.model.experiment import Experiment, ParameterValue, Variant
 from controller.model.trial import ReasonCode, TrialPlan
@@ -131,6 +131,8 @@ def undeployed(context: RunContext, confirmed: dict[str, str]) -> dict[str, Unde
 
     Raises BadInput when the inventory cannot be used.
     """
+    if not confirmed:
+        return {}
     arms = [{"name": BASELINE, "parameters": {}}]
     result = play(context, "push.yml", sorted(confirmed), {"variant_arms": arms}, check=True)
     found: dict[str, Undeployed] = {}
@@ -161,8 +163,6 @@ def tell_undeployed(context: RunContext, confirmed: dict[str, str]) -> None:
     """After a commit: say where what is written is not what was measured and committed, and whose word is wanted."""
     try:
         differing = undeployed(context, confirmed)
-    except FleetLocked:
-        raise
     except RatchetError as error:
         context.observer(
             Notice(level="warning", text=f"whether the inventory says what was kept is not known: {error}")
@@ -276,9 +276,21 @@ def never_live(staged: dict[str, dict[str, Any]], design: str) -> bool:
 
 
 def on_record(context: RunContext, baseline: dict[str, str]) -> dict[str, str]:
-    """The baseline as it is recorded by now: a run that is resumed late may find a later one's."""
+    """The baseline as it is by now: of a run that is resumed late a later one's, or what somebody has deployed since.
+
+    A host that runs what it has confirmed is on its baseline, and who confirmed another is told.
+    """
     recorded = context.store.baselines(context.fleet.name)
-    return {host: recorded[host].configuration if host in recorded else own for host, own in baseline.items()}
+    statuses, _ = on_each_host([host for host in context.fleet.hosts if host.name in baseline], read_status)
+    now = dict(baseline)
+    for host, status in sorted(statuses.items()):
+        own = status.get("confirmed")
+        if own and own != baseline[host] and own == status.get("live") and not status.get("lease"):
+            now[host] = str(own)
+            known = host in recorded and recorded[host].configuration == own
+            text = f"its baseline is {own} by now, confirmed {'by a later run' if known else 'outside a run'}; it stays"
+            context.observer(Notice(level="info" if known else "warning", host=host, text=text))
+    return now
 
 
 def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool = False) -> None:

@@ -16,7 +16,7 @@ from controller.model.errors import HostFailed
 from controller.model.events import Event
 from controller.model.fleet import Fleet, FleetSettings, Host
 from controller.model.project import Project
-from controller.workflow import committing, hosts
+from controller.workflow import booking, committing, hosts, open_commits
 from controller.workflow.context import RunContext
 
 BEFORE, AFTER, LATER = "a" * 16, "b" * 16, "c" * 16
@@ -67,8 +67,12 @@ class World:
         monkeypatch.setattr(committing, "on_each_host", self.one_after_another)
         monkeypatch.setattr(hosts, "on_each_host", self.one_after_another)
         monkeypatch.setattr(committing.time, "sleep", self.sleep)
-        for name in ("record_commit", "write_kept_text"):
-            monkeypatch.setattr(committing, name, self.counted(name, getattr(committing, name)))
+        for module, name in (
+            (committing, "record_commit"),
+            (open_commits, "record_commit"),
+            (booking, "write_kept_text"),
+        ):
+            monkeypatch.setattr(module, name, self.counted(name, getattr(module, name)))
         monkeypatch.setattr(self.store, "record_baseline", self.counted("record_baseline", self.store.record_baseline))
 
     def counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from controller.adapters.files.kept import kept_file, read_kept, read_kept_text
+from controller.adapters.files.kept import kept_file, read_kept, read_kept_text, write_kept_text
 from controller.adapters.store import open_commits, read_commit
-from controller.model.errors import HostFailed, Interrupted
-from controller.workflow.committing import carry_out, finish_open, supersede
+from controller.model.errors import HostFailed, Interrupted, RestoreUnverified
+from controller.workflow.committing import carry_out
+from controller.workflow.open_commits import finish_open, supersede
 from tests.unit.workflow.commit_world import AFTER, BEFORE, LATER, NAMES, Killed, World
 
 
@@ -281,6 +282,7 @@ def test_a_deploy_between_going_live_and_confirming_is_not_undone(world: World) 
     done = carry_out(world.context, world.commit())
     assert world.confirmed == {"web-1": AFTER, "web-2": LATER, "web-3": AFTER}
     assert done.commit.state == "done" and set(done.commit.after) == {"web-1", "web-3"}
+    assert set(done.left) == {"web-2"} and done.doubt == {}
 
 
 def test_a_host_that_follows_late_takes_nothing_back_that_was_kept_since(world: World) -> None:
@@ -300,5 +302,105 @@ def test_a_host_that_follows_late_takes_nothing_back_that_was_kept_since(world: 
     )  # fmt: skip
     world.refusing = {}
     assert finish_open(world.context) == {}
-    assert world.confirmed == world.live == {"web-1": LATER, "web-2": LATER, "web-3": AFTER} == recorded(world)
+    # It follows the fleet, not what the fleet has left; who is behind is told with what to type.
+    assert world.confirmed == world.live == {"web-1": LATER, "web-2": LATER, "web-3": BEFORE}
+    assert recorded(world) == {"web-1": LATER, "web-2": LATER} and open_commits(world.store, "web") == []
     assert read_kept_text(world.context.project, "web") == newer
+    assert "web-3 has missed it" in str(world.events) and "--limit web-3" in str(world.events)
+
+
+def test_an_undo_by_hand_is_not_undone_when_a_host_comes_back(world: World) -> None:
+    """The line is deleted and site.yml run, while web-3 is away."""
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.lease_ends()
+    write_kept_text(world.context.project, "web", "")
+    for name in NAMES[:2]:
+        world.live[name] = world.confirmed[name] = BEFORE
+    world.refusing = {}
+    assert finish_open(world.context) == {}
+    assert world.confirmed == dict.fromkeys(NAMES, BEFORE) and read_kept_text(world.context.project, "web") == ""
+    assert open_commits(world.store, "web") == []
+
+
+def test_what_no_host_has_is_written_nowhere_until_it_is_known(world: World) -> None:
+    """The controller's own network goes, once everything is live."""
+
+    def at(_number: int, call: str) -> None:
+        if call.startswith("confirm"):
+            world.down = set(NAMES)
+
+    world.at = at
+    with pytest.raises(RestoreUnverified, match="not known"):
+        carry_out(world.context, world.commit())
+    assert read_kept_text(world.context.project, "web") == "" and recorded(world) == {}
+    world.lease_ends()
+    assert set(finish_open(world.context)) == set(NAMES)
+    world.at, world.down = lambda *_: None, set()
+    assert finish_open(world.context) == {}
+    assert_untouched(world)
+
+
+def test_a_confirm_whose_answer_was_lost_counts_once_the_host_can_be_asked(world: World) -> None:
+    carry_out(world.context, world.commit(without_absent=True, parameters={}))
+    world.confirmed["web-3"] = world.live["web-3"] = AFTER
+    undone = undo(world, instead={})
+    assert undone.doubt == {} and world.confirmed == dict.fromkeys(NAMES, BEFORE)
+
+
+def test_an_open_host_that_had_confirmed_after_all_is_undone_too(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-3":
+            # It takes it, and its answer is lost.
+            world.confirmed["web-3"] = world.live["web-3"]
+            world.down = {"web-3"}
+
+    world.at = at
+    assert set(carry_out(world.context, world.commit()).doubt) == {"web-3"}
+    world.at = lambda *_: None
+    assert set(undo(world).doubt) == {"web-3"}
+    world.down = set()
+    assert finish_open(world.context) == {}
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, BEFORE)
+
+
+def test_a_rollback_that_is_refused_leaves_the_open_commit_as_it_was(world: World) -> None:
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.refusing = {"web-1": {"switch"}}
+    with pytest.raises(HostFailed):
+        undo(world)
+    assert [commit.commit_id for commit in open_commits(world.store, "web")] == ["r-1/1"]
+    world.refusing = {}
+    assert finish_open(world.context) == {}
+    assert_kept(world)
+
+
+def test_an_undo_does_not_deploy_first_what_it_undoes(world: World) -> None:
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.refusing, world.calls = {}, []
+    assert finish_open(world.context, undoing=True) == {}
+    assert not any(call.startswith(("confirm", "switch")) for call in world.calls)
+
+
+def test_a_stop_before_it_begins_touches_no_host(world: World) -> None:
+    world.context.stop.request()
+    with pytest.raises(Interrupted, match="before the change had begun"):
+        carry_out(world.context, world.commit())
+    assert world.calls == []
+
+
+def test_a_file_that_is_damaged_meanwhile_costs_no_recorded_baseline(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-2":
+            kept_file(world.context.project, "web").write_text("nginx_a: [\n")
+
+    world.at = at
+    carry_out(world.context, world.commit())
+    assert recorded(world) == dict.fromkeys(NAMES, AFTER)
+    assert "kept parameters could not be recorded" in str(world.events)
+    world.at = lambda *_: None
+    kept_file(world.context.project, "web").unlink()
+    assert finish_open(world.context) == {}
+    assert_kept(world)

@@ -11,12 +11,14 @@ import pytest
 
 from controller.adapters.ansible import HostOutcome, PlaybookResult
 from controller.adapters.files.kept import kept_file, read_kept, with_kept, write_kept_text
-from controller.model.errors import RestoreUnverified
+from controller.model.errors import FleetLocked, RestoreUnverified
 from controller.model.experiment import Experiment, ParameterValue
 from controller.model.trial import TrialPlan, TrialResult, TrialTiming
 from controller.workflow import settling, staging
+from controller.workflow.claims import Claims
+from controller.workflow.open_commits import finish_open
 from controller.workflow.staging import arm_ids, push
-from tests.unit.workflow.commit_world import NAMES, World
+from tests.unit.workflow.commit_world import LATER, NAMES, Killed, World
 
 
 class Fleet(World):
@@ -198,3 +200,61 @@ def test_a_baseline_that_cannot_be_verified_after_a_failed_commit_is_not_called_
     fleet.at = lambda _number, call: fleet.down.add("web-2") if call == "switch web-2" else None
     with pytest.raises(RestoreUnverified):
         fleet.settle(trial)
+
+
+@pytest.mark.parametrize("measured", [["web-1"], list(NAMES)])
+@pytest.mark.parametrize("between", [False, True])
+def test_a_trial_whose_controller_dies_at_any_call_of_its_commit_is_told_as_the_hosts_are(
+    between: bool, measured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed, or resumed after another command has finished the commit."""
+    number, verdicts = 1, set()
+    while True:
+        (tmp_path / str(number)).mkdir()
+        with monkeypatch.context() as patch:
+            fleet = Fleet(tmp_path / str(number), patch)
+            trial = fleet.measured(measured)
+
+            def at(call: int, _what: str, limit: int = number) -> None:
+                if call == limit:
+                    raise Killed
+
+            fleet.at = at
+            try:
+                fleet.settle(trial)
+                break
+            except Killed:
+                pass
+            fleet.at = lambda *_: None
+            fleet.lease_ends()
+            if between:
+                finish_open(fleet.context)
+            settled = fleet.settle(trial)
+            kept = settled["result"]["verdict"] == "KEEP"
+            assert settled["stop"] is None or not kept, settled["stop"]
+            assert kept == (fleet.confirmed != fleet.baseline)
+            assert bool(read_kept(fleet.context.project, "web")) == kept
+            assert fleet.live == fleet.confirmed == settled["baseline"]
+            verdicts.add(kept)
+        number += 1
+    assert number > 8 and True in verdicts
+
+
+def test_a_fleet_that_is_taken_over_in_the_middle_of_the_commit_is_not_told_as_reverted(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = fleet.measured(list(NAMES))
+    fleet.refusing = {"web-2": {"confirm"}}
+    lost = FleetLocked("run r-1 was taken over by run r-2", where="web-2")
+    monkeypatch.setattr(Claims, "refused", lambda _claims, said: lost if said else None)
+    settled = fleet.settle(trial)
+    assert settled["result"]["verdict"] == "KEEP"
+    assert settled["stop"]["status"] == "taken-over" and "confirmed on web-1, web-3" in settled["stop"]["message"]
+
+
+def test_what_somebody_deploys_while_a_trial_is_measured_is_told_and_stays(fleet: Fleet) -> None:
+    trial = fleet.measured(list(NAMES))
+    fleet.live["web-2"] = fleet.confirmed["web-2"] = LATER
+    settled = fleet.settle(trial, "REVERT")
+    assert fleet.confirmed["web-2"] == LATER == fleet.live["web-2"]
+    assert settled["result"]["verdict"] == "REVERT" and "confirmed outside a run" in str(fleet.events)

@@ -1,0 +1,71 @@
+"""Commits that were broken off, or that wait for a host: finished, taken back, or superseded by whoever comes next."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from controller.adapters.store import open_commits, record_commit
+from controller.model.commit import Commit
+from controller.model.errors import HostFailed, RestoreUnverified
+from controller.model.events import Notice
+from controller.workflow import hosts as doctor
+from controller.workflow.booking import INSIST_SECONDS
+from controller.workflow.committing import end_commit, finish, members, missed, take_back_commit, told_confirmed
+from controller.workflow.context import RunContext
+
+
+def finish_open(context: RunContext, *, undoing: bool = False) -> dict[str, str]:
+    """Finish the fleet's open commits, each in its recorded direction.
+
+    `undoing`: what some host has confirmed is left as it is, for a commit that supersedes it.
+    Returns host -> why it does not agree with the record yet. Raises FleetLocked.
+    """
+    doubt: dict[str, str] = {}
+    for commit in open_commits(context.store, context.fleet.name):
+        confirmed = bool(commit.confirmed)
+        if commit.forward and not confirmed:
+            said, silent = told_confirmed(context, commit)
+            if not said and silent:
+                # One of them may have confirmed it: nobody goes on, or back, before that is known.
+                doubt |= {host: f"whether it has {commit.why} is not known: {why}" for host, why in silent.items()}
+                continue
+            confirmed = bool(said)
+        if not confirmed:
+            _tell(context, commit, "no host has confirmed it: taking it back")
+            take_back_commit(context, commit)
+        elif not undoing and not _moved_on(context, commit):
+            waits = f"waits for {', '.join(commit.open)}" if commit.booked and commit.open else "was broken off"
+            _tell(context, commit, f"{waits}; finishing it")
+            try:
+                doubt |= finish(context, commit, INSIST_SECONDS[:2]).doubt
+            except (HostFailed, RestoreUnverified) as error:
+                _tell(context, commit, f"not carried out: {error.what}", level="warning")
+    return doubt
+
+
+def _moved_on(context: RunContext, commit: Commit) -> bool:
+    """Whether hosts that had it have another baseline since: who has missed it follows the fleet, and not it."""
+    statuses, _ = doctor.on_each_host(members(context, commit, commit.booked), doctor.read_status)
+    moved = sorted(host for host, status in statuses.items() if status.get("confirmed") != commit.after[host])
+    if moved:
+        _tell(
+            context,
+            commit,
+            f"{', '.join(moved)} has another baseline since; {missed(context, commit)}",
+            level="warning",
+        )
+        record_commit(context.store, end_commit(commit))
+    return bool(moved)
+
+
+def supersede(context: RunContext, commit: Commit) -> Commit:
+    """The commit, for hosts too that earlier ones have left open: each has what those left, or what they made."""
+    instead: dict[str, list[str]] = {}
+    for earlier in open_commits(context.store, context.fleet.name):
+        for host in earlier.open:
+            instead[host] = [*instead.get(host, []), earlier.before.get(host, ""), earlier.after[host]]
+    return commit.model_copy(update={"instead": {host: ids for host, ids in instead.items() if host in commit.after}})
+
+
+def _tell(context: RunContext, commit: Commit, what: str, *, level: Literal["info", "warning"] = "info") -> None:
+    context.observer(Notice(level=level, text=f"{commit.why} ({commit.run_id}): {what}"))
