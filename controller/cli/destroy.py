@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import accounts_of, find_project, holding_servers, interruptible
+    from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.model.errors import BadInput
     from controller.workflow.destroy import destroy
     from controller.workflow.provision import Progress, read_servers
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         steps(Progress(f"note: {text}"))
 
     steps = HostSteps()
-    with interruptible(), holding_servers(project, args.fleet, "destroy", tell) as hold, steps:
+    with holding_servers(project, args.fleet, "destroy", tell) as hold, steps:
         accounts = accounts_of(project, args.fleet, hold.store, tell)
         result = destroy(
             project,

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
-    from controller.cli.run_setup import accounts_of, find_project, holding_servers, interruptible
+    from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.model.errors import BadInput
     from controller.workflow.provision import Progress, provision, read_servers
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
             return sys.stdin.readline().strip() == "yes"
 
-    with interruptible(), holding_servers(project, args.fleet, "provision", tell) as hold, steps:
+    with holding_servers(project, args.fleet, "provision", tell) as hold, steps:
         result = provision(
             project,
             args.fleet,

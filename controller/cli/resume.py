@@ -9,6 +9,9 @@ import sys
 
 from controller.cli.run_setup import add_output_argument
 
+# The operator's word: what is still to come is not begun.
+INTERRUPTED = 130
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?", default=None, help="default: every unfinished run")
@@ -33,7 +36,13 @@ def run(args: argparse.Namespace) -> int:
         print("nothing is unfinished", file=sys.stderr)
         return 0
     if args.run is None and len(chosen) > 1:
-        return max(_apart(args, run_id) for run_id, _, _ in chosen)
+        worst = 0
+        for run_id, _, _ in chosen:
+            code = _apart(args, run_id)
+            worst = max(worst, code)
+            if code == INTERRUPTED:
+                break
+        return worst
     ((run_id, args.fleet, _),) = chosen
     display = ProgressDisplay()
     try:
@@ -61,7 +70,9 @@ def _apart(args: argparse.Namespace, run_id: str) -> int:
             number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in (signal.SIGTERM,)
         } | {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
         try:
-            return process.wait()
+            code = process.wait()
+            # As a shell tells a process that a signal has ended.
+            return code if code >= 0 else 128 - code
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -145,16 +145,6 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM, of systemd or a CI system, is heard as Ctrl-C is: as KeyboardInterrupt."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
 def listening(
     stop: StopSignal,
     first: str = "finishing this block, then putting the baseline back (again to do it now)",

@@ -119,7 +119,7 @@ class DatabaseWatch:
         if silent < self._limit:
             return None
         return DatabaseLost(
-            f"the database has not answered for {silent:.0f} s; the hosts' leases put their baseline back",
+            f"the database has not answered for {silent:.0f} s; leases put hosts back whose change is not confirmed",
             next_step="start it, or free its lock or disk; then: controller resume",
         )
 
@@ -159,5 +159,5 @@ def read_request(project: Project, run_id: str) -> dict[str, Any]:
         raise BadInput(
             f"the run's input cannot be read: {error}",
             where=str(path),
-            next_step="put the hosts on their baseline: controller rollback --fleet F",
+            next_step=f"put its hosts on their baseline, and seal what it has: controller end {run_id}",
         ) from None

@@ -79,7 +79,9 @@ class Project:
         return sorted(
             entry.name
             for entry in folder.iterdir()
-            if entry.is_dir() and ((entry / "group_vars").is_dir() or (entry / "hosts.yml").is_file())
+            if entry.is_dir()
+            and entry.name[:1] != "."
+            and ((entry / "group_vars").is_dir() or (entry / "hosts.yml").is_file())
         )
 
     def key_file(self, fleet: str) -> Path:

@@ -131,13 +131,18 @@ def _switch(context: RunContext, host: Host, commit: Commit, lease: int) -> None
 
 
 def _baseline_of(host: Host, commit: Commit) -> str:
-    """What the host has confirmed, of what the commits on record gave it. Raises Elsewhere."""
+    """What the host has confirmed, of what the commits on record gave it. Raises Elsewhere, and Refused for edits."""
     before, after = commit.before.get(host.name), commit.after[host.name]
-    confirmed = doctor.read_status(host).get("confirmed")
+    status = doctor.read_status(host)
+    confirmed = status.get("confirmed")
     if confirmed not in {before, after, *commit.instead.get(host.name, [])}:
         raise Elsewhere(
             f"its baseline is {confirmed} by now, neither {before} nor {after}; it is left", where=host.name
         )
+    if status.get("drift") and status.get("live") == confirmed:
+        # To confirm anything would make them the baseline, which is the operator's to say.
+        what = f"was edited by hand: {doctor.describe_drift(status['drift'])}; undo that (ratchet-host rollback does)"
+        raise Refused(what, where=host.name)
     return str(confirmed)
 
 

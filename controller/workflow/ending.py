@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.kept import read_kept_text
-from controller.adapters.store import Store
-from controller.model.errors import RatchetError
+from controller.adapters.store import Store, commits_of
+from controller.model.errors import FleetLocked, RatchetError
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult, RunStatus
 from controller.model.trial import TrialResult
 from controller.workflow.context import RunContext
 from controller.workflow.evidence import SETTLED
+from controller.workflow.optimize import BEFORE_FILE, kept_now
 from controller.workflow.rollback import roll_back_to_baseline
 from controller.workflow.sealing import seal
 
@@ -32,14 +33,29 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
     left: dict[str, str] = {}
     try:
         left = roll_back_to_baseline(context)
+    except FleetLocked:
+        raise
     except RatchetError as error:
         status, message = "unverified", f"{BY_HAND}\n{error}"
         recorded = context.store.baselines(context.fleet.name)
         left = {host.name: recorded[host.name].configuration for host in context.fleet.hosts if host.name in recorded}
-    result = _result(context.run_directory(run_id), run_id, context.fleet.name, started_at)
-    result = result.model_copy(update={"status": status, "message": message, "baseline_before": left})
-    document = {"result": result.model_dump(mode="json"), "left": left}
-    return seal(context, document | {"kept": read_kept_text(context.project, context.fleet.name)})
+    kept = [commit.why for commit in commits_of(context.store, run_id) if commit.forward]
+    if kept:
+        message += f"\nkept on the hosts: {', '.join(kept)}"
+    folder = context.run_directory(run_id)
+    result = _result(folder, run_id, context.fleet.name, started_at)
+    update = {"status": status, "message": message, "baseline_before": _before(folder)}
+    document = {"result": result.model_copy(update=update).model_dump(mode="json"), "left": left}
+    return seal(context, document | {"kept": kept_now(context)})
+
+
+def _before(folder: Path) -> dict[str, str]:
+    """What the run found; nothing where that is not recorded: it cannot be gone back to then."""
+    try:
+        before = json.loads((folder / BEFORE_FILE).read_text())
+        return {str(host): str(configuration) for host, configuration in before.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def end_without_fleet(project: Project, store: Store, run_id: str, fleet: str, started_at: str) -> RunResult:

@@ -51,8 +51,8 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
         raise HostFailed(
             f"the database failed in the middle of the run: {str(cause).splitlines()[0]}",
             where=executor_id,
-            next_step="mend it (free its disk, or put a copy back), then: controller resume. Without it: controller "
-            "rollback puts the hosts on their baseline, as their leases do by themselves",
+            next_step="mend it (free its disk, or put a copy back), then: controller resume. Meanwhile leases put back "
+            "what is not confirmed; by hand: ansible-playbook -i inventory/FLEET playbooks/rollback.yml",
         ) from None
 
 

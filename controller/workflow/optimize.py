@@ -48,6 +48,9 @@ from controller.workflow.trial import run_trial
 
 JsonDict = dict[str, Any]
 
+# Host -> baseline as the run found it; with kept.before.yml what `rollback --before` goes to.
+BEFORE_FILE = "baseline.before.json"
+
 
 @dataclass
 class _Run:
@@ -65,16 +68,16 @@ class _Run:
     search: Steps | None = None
 
     def broken_off(self, error: RatchetError) -> None:
-        """Tell what was measured and could not be carried out, and why the run ends."""
+        """Why the run ends, and on which baseline."""
         self.status, self.message = _status_of(error), str(error)
-        measured: list[TrialResult] = []
+        if self.search is not None and self.strategy != "first-winner":
+            self.baseline = self.search.baseline
+
+    def unsettled_results(self) -> list[TrialResult]:
+        """What was measured, and whose verdict was not carried out."""
         if self.unsettled is not None:
-            measured = [TrialResult.model_validate(self.unsettled)]
-            told = not_settled(measured[0], error)
-            self.message = f"trial {told.trial}: {told.note or told.reason}; then {self.message}"
-        elif self.search is not None and self.strategy != "first-winner":
-            measured, self.baseline = self.search.unsettled(), self.search.baseline
-        self.results += [json_document(not_settled(result, error)) for result in measured]
+            return [TrialResult.model_validate(self.unsettled)]
+        return self.search.unsettled() if self.search is not None and self.strategy != "first-winner" else []
 
 
 @DBOS.dbos_class()
@@ -103,6 +106,8 @@ class Optimize(DBOSConfiguredInstance):
             run.broken_off(error)
             if run.baseline and not isinstance(error, RestoreUnverified):
                 self._restore(run)
+            # After the hosts: what cannot be told must not be in their way.
+            self._tell_unsettled(run, error)
         if self._context.stop.taken_over and run.status in {"failed", "interrupted"}:
             run.status = "taken-over"
         trials = [TrialResult.model_validate(each) for each in run.results]
@@ -121,7 +126,7 @@ class Optimize(DBOSConfiguredInstance):
             searches=run.searches,
             pareto=pareto_sets([Experiment.model_validate(each) for each in request["experiments"]], trials),
         )
-        kept = engine.step("record the end", self._kept_now)
+        kept = engine.step("record the end", lambda: {"kept": kept_now(self._context)})
         return {"result": ended.model_dump(mode="json"), "left": run.baseline, "kept": kept["kept"]}
 
     def _work(self, request: JsonDict, run: _Run) -> None:
@@ -130,7 +135,7 @@ class Optimize(DBOSConfiguredInstance):
         run.before = run.baseline = engine.step(
             "check the hosts", lambda: check(context, run.run_id, adopt=request.get("adopt", False))
         )
-        plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request)))
+        plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request, run.before)))
         run.search = Steps(context, plan, run.baseline)
         for searched in self._search(request, plan, run.search):
             run.results += [json_document(result) for result in searched.results]
@@ -157,12 +162,16 @@ class Optimize(DBOSConfiguredInstance):
                 run.message = f"the last trials lost hosts, {trial.number} as well: too many in a row"
                 return
 
-    def _kept_now(self) -> JsonDict:
+    def _tell_unsettled(self, run: _Run, error: RatchetError) -> None:
         try:
-            return {"kept": read_kept_text(self._context.project, self._context.fleet.name)}
-        except BadInput as error:
-            self._context.observer(Notice(level="warning", text=str(error)))
-            return {"kept": ""}
+            told = [not_settled(result, error) for result in run.unsettled_results()]
+        except Exception as fault:
+            self._keep_traceback(run.run_id, engine.unexpected(fault, "the trials that were under way"))
+            run.message += f"\nwhat was under way cannot be told: {fault}"[:500]
+            return
+        run.results += [json_document(result) for result in told]
+        if run.unsettled is not None:
+            run.message = f"trial {told[0].trial}: {told[0].note or told[0].reason}; then {run.message}"
 
     def _keep_traceback(self, run_id: str, error: RatchetError) -> None:
         if isinstance(error, Unexpected):
@@ -189,7 +198,7 @@ class Optimize(DBOSConfiguredInstance):
                 first += len(searched.results)
                 yield searched
 
-    def _plan(self, request: JsonDict) -> JsonDict:
+    def _plan(self, request: JsonDict, before: dict[str, str]) -> JsonDict:
         context = self._context
         experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         plan = draw_plan(
@@ -209,6 +218,7 @@ class Optimize(DBOSConfiguredInstance):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
         write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
+        write_atomically(folder / BEFORE_FILE, json.dumps(before))
         if plan.strategy == "bayes":
             what = f"a search of {sum(len(each.ranges) for each in experiments)} parameters"
         context.observer(StepStarted(text=f"plan recorded: {what} by {plan.strategy}, seed {plan.seed}"))
@@ -235,6 +245,15 @@ class Optimize(DBOSConfiguredInstance):
             run.message = f"{run.message}\n{error}"
         except RatchetError as error:
             run.status, run.message = "unverified", f"{run.message}\n{error}"
+
+
+def kept_now(context: RunContext) -> str:
+    """The text of zz-kept.yml; empty, and told, where it cannot be read."""
+    try:
+        return read_kept_text(context.project, context.fleet.name)
+    except BadInput as error:
+        context.observer(Notice(level="warning", text=str(error)))
+        return ""
 
 
 def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:

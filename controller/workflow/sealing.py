@@ -15,7 +15,7 @@ from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept
 from controller.adapters.files.runs import list_runs, recorded_trials
 from controller.adapters.notify import alert
-from controller.model.errors import HostFailed, RatchetError
+from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.events import Notice, StepStarted
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan
@@ -128,7 +128,11 @@ def refresh_dashboards(context: RunContext, configurations: dict[str, str]) -> N
     """Regenerate every host's dashboard through its role; failures are notices."""
     context.observer(StepStarted(text="refreshing the dashboards"))
     recent = [run for _, run in list_runs(context.project) if run is not None and run.fleet == context.fleet.name]
-    kept = read_kept(context.project, context.fleet.name)
+    try:
+        kept = read_kept(context.project, context.fleet.name)
+    except BadInput as error:
+        context.observer(Notice(level="warning", text=f"dashboards not refreshed: {error}"))
+        return
     states = {
         host: dashboard_state(
             fleet=context.fleet.name,

@@ -58,22 +58,23 @@ def play(
     variables: dict[str, Any],
     *,
     check: bool = False,
-    fleet: str = "",
+    inventory: str = "",
 ) -> PlaybookResult:
     """Run a playbook for this run, once more where a host had lost its claim with its power.
 
-    `fleet`: another inventory of the same hosts.
+    `inventory`: another one of the same hosts than the fleet's own.
 
     Raises FleetLocked when it came too late for one of the hosts.
     """
     for last in (False, True):
         result = run_playbook(
             context.project,
-            fleet or context.fleet.name,
+            context.fleet.name,
             playbook,
             limit=hosts,
             extra_vars=variables | context.claims.variables,
             check=check,
+            inventory=inventory,
         )
         late = context.claims.refused(result.failures())
         if late:
@@ -217,7 +218,9 @@ def stage_again(context: RunContext, wanted: dict[str, str], kept: str) -> dict[
     hosts = sorted(wanted)
     context.claims.renew(hosts)
     with fleet_with_kept(context.project, context.fleet.name, kept) as name:
-        result = play(context, "push.yml", hosts, {"variant_arms": [{"name": BASELINE, "parameters": {}}]}, fleet=name)
+        result = play(
+            context, "push.yml", hosts, {"variant_arms": [{"name": BASELINE, "parameters": {}}]}, inventory=name
+        )
     result.raise_for_failures()
     documents = {host: result.hosts[host].document if host in result.hosts else None for host in hosts}
     rendered = {

@@ -158,6 +158,7 @@ def run_playbook(
     limit: list[str] | None = None,
     extra_vars: dict[str, Any] | None = None,
     check: bool = False,
+    inventory: str = "",
     timeout: float = 900,
     cancel: threading.Event | None = None,
     on_task: Callable[[str], None] | None = None,
@@ -168,6 +169,7 @@ def run_playbook(
         limit: hosts to run on; None means all.
         extra_vars: role parameters; they win over the inventory's.
         check: Ansible's check and diff mode: nothing is changed.
+        inventory: another inventory of the fleet's hosts than its own.
         timeout: seconds, after which the local process is ended. Remote work has deadlines of its own.
         cancel: set it to end the run early.
         on_task: called with each task's name as it starts.
@@ -201,7 +203,7 @@ def run_playbook(
             private_data_dir=private,
             project_dir=str(path.parent),
             playbook=str(path),
-            inventory=str(project.inventory(fleet)),
+            inventory=str(project.inventory(inventory or fleet)),
             limit=",".join(limit) if limit else None,
             envvars=_environment(project, marks),
             cmdline="--check --diff" if check else None,

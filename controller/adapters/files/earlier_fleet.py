@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,27 +16,37 @@ from controller.model.project import Project
 
 @contextmanager
 def fleet_with_kept(project: Project, fleet: str, text: str) -> Iterator[str]:
-    """The name of a fleet that is this one but for its zz-kept.yml, which says `text`.
+    """The name of an inventory that is the fleet's but for its zz-kept.yml, which says `text`. For who holds the fleet.
 
-    It stands beside the fleet, so that paths relative to it lead where they did. Raises HostFailed when it cannot be
+    It stands beside the fleet's, so that paths relative to it lead where they did. Raises HostFailed when it cannot be
     written.
     """
     real = project.inventory(fleet)
     inside = kept_file(project, fleet).parent.relative_to(real)
+    folder: Path | None = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{fleet}-", dir=real.parent))
-    except OSError as error:
-        raise HostFailed(
-            f"cannot be written to: {error.strerror or error}",
-            where=str(real.parent),
-            next_step="make it writable, or free space on its disk, then run the command again",
-        ) from None
-    try:
-        _link(real, folder, inside.parts)
-        (folder / inside / kept_file(project, fleet).name).write_text(text)
+        try:
+            _remove_left(real.parent, fleet)
+            folder = Path(tempfile.mkdtemp(prefix=f".kept-of-{fleet}.", dir=real.parent))
+            _link(real, folder, inside.parts)
+            (folder / inside / kept_file(project, fleet).name).write_text(text)
+        except OSError as error:
+            raise HostFailed(
+                f"cannot be written to: {error.strerror or error}",
+                where=str(real.parent),
+                next_step="make it writable, or free space on its disk, then run the command again",
+            ) from None
         yield folder.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left(inventories: Path, fleet: str) -> None:
+    """What a killed controller has left."""
+    for entry in inventories.iterdir():
+        if re.fullmatch(rf"\.kept-of-{re.escape(fleet)}\.[a-z0-9_]{{8}}", entry.name) and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _link(real: Path, folder: Path, way: tuple[str, ...]) -> None:

@@ -33,3 +33,11 @@ def open_commits(store: Store, fleet: str) -> list[Commit]:
     with store.transaction() as connection:
         documents = connection.execute(query.order_by(commits.c.started_at)).scalars().all()
     return [Commit.model_validate_json(document) for document in documents]
+
+
+def commits_of(store: Store, run_id: str) -> list[Commit]:
+    """Those that a run has begun, in order. Raises HostFailed."""
+    query = sa.select(commits.c.document).where(commits.c.commit_id.startswith(f"{run_id}/", autoescape=True))
+    with store.transaction() as connection:
+        documents = connection.execute(query.order_by(commits.c.started_at)).scalars().all()
+    return [Commit.model_validate_json(document) for document in documents]

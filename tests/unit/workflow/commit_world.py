@@ -49,6 +49,7 @@ class World:
         self.confirmed = dict.fromkeys(NAMES, BEFORE)
         self.staged = [BEFORE, AFTER]
         self.down: set[str] = set()
+        self.drift: dict[str, dict[str, str]] = {}
         self.refusing: dict[str, set[str]] = {}
         self.calls: list[str] = []
         self.slept: list[float] = []
@@ -109,7 +110,7 @@ class World:
         self.reach(host)
         return {
             "ok": True, "live": self.live[host.name], "confirmed": self.confirmed[host.name], "verified": True,
-            "drift": None, "lease": None, "claim": None, "staged": self.staged,
+            "drift": self.drift.get(host.name), "lease": None, "claim": None, "staged": self.staged,
         }  # fmt: skip
 
     def ask(self, host: Host, command: str, *words: str, attempts: int = 3) -> dict[str, Any]:

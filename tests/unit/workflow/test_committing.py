@@ -404,3 +404,15 @@ def test_a_file_that_is_damaged_meanwhile_costs_no_recorded_baseline(world: Worl
     kept_file(world.context.project, "web").unlink()
     assert finish_open(world.context) == {}
     assert_kept(world)
+
+
+def test_what_was_repaired_by_hand_on_an_open_host_is_not_made_the_baseline_in_passing(world: World) -> None:
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.lease_ends()
+    world.refusing, world.drift = {}, {"web-3": {"conf.d/a.conf": "was edited"}}
+    assert "was edited by hand: conf.d/a.conf" in finish_open(world.context)["web-3"]
+    assert world.confirmed["web-3"] == BEFORE
+    world.drift = {}
+    assert finish_open(world.context) == {}
+    assert_kept(world)
