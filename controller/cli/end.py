@@ -20,19 +20,13 @@ def run(args: argparse.Namespace) -> int:
     from controller.adapters.store import Store, database_url
     from controller.cli.optimize import show_result
     from controller.cli.progress import ProgressDisplay
-    from controller.cli.run_setup import find_project, holding, listening, open_context
+    from controller.cli.run_setup import find_project, holding, listening, open_context, unfinished_rows
     from controller.cli.running import in_background
-    from controller.model.errors import BadInput
     from controller.workflow.ending import end_run, end_without_fleet
 
     project = find_project(args)
     store = Store(database_url(project))
-    unfinished = store.unfinished()
-    chosen = next((row for row in unfinished if row[0] == args.run), None)
-    if chosen is None:
-        known = ", ".join(row[0] for row in unfinished) or "none"
-        raise BadInput(f"no unfinished run {args.run}", next_step=f"unfinished runs: {known}")
-    run_id, args.fleet, started_at = chosen
+    ((run_id, args.fleet, started_at),) = unfinished_rows(store, args.run)
     if project.inventory(args.fleet).is_dir():
         context = open_context(args, ProgressDisplay())
         said = "the hosts are being put back; that is finished first"

@@ -9,9 +9,6 @@ import sys
 
 from controller.cli.run_setup import add_output_argument
 
-# The operator's word: what is still to come is not begun.
-INTERRUPTED = 130
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="?", default=None, help="default: every unfinished run")
@@ -22,16 +19,12 @@ def run(args: argparse.Namespace) -> int:
     from controller.adapters.store import Store, database_url
     from controller.cli.optimize import exit_code, show_result
     from controller.cli.progress import ProgressDisplay
-    from controller.cli.run_setup import find_project, open_context
+    from controller.cli.run_setup import find_project, open_context, unfinished_rows
     from controller.cli.running import carry_out, read_request
-    from controller.model.errors import BadInput
+    from controller.model.errors import BadInput, Interrupted
 
     project = find_project(args)
-    unfinished = Store(database_url(project)).unfinished()
-    chosen = [row for row in unfinished if args.run in {None, row[0]}]
-    if args.run and not chosen:
-        known = ", ".join(row[0] for row in unfinished) or "none"
-        raise BadInput(f"no unfinished run {args.run}", next_step=f"unfinished runs: {known}")
+    chosen = unfinished_rows(Store(database_url(project)), args.run)
     if not chosen:
         print("nothing is unfinished", file=sys.stderr)
         return 0
@@ -40,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
         for run_id, _, _ in chosen:
             code = _apart(args, run_id)
             worst = max(worst, code)
-            if code == INTERRUPTED:
-                break
+            if code == Interrupted.exit_code:
+                break  # the operator's word: what is still to come is not begun
         return worst
     ((run_id, args.fleet, _),) = chosen
     display = ProgressDisplay()
@@ -67,8 +60,9 @@ def _apart(args: argparse.Namespace, run_id: str) -> int:
     with subprocess.Popen(command) as process:
         # Ctrl-C reaches every process of the terminal: it is the run's to hear, and this one's to wait.
         handlers = {
-            number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in (signal.SIGTERM,)
-        } | {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        }
         try:
             code = process.wait()
             # As a shell tells a process that a signal has ended.

@@ -66,6 +66,18 @@ def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
     )
 
 
+def unfinished_rows(store: Store, run_id: str | None) -> list[tuple[str, str, str]]:
+    """(run_id, fleet, started_at) of that run, or of every unfinished one. Raises BadInput for one that is not."""
+    from controller.model.errors import BadInput
+
+    unfinished = store.unfinished()
+    chosen = [row for row in unfinished if run_id in {None, row[0]}]
+    if run_id is not None and not chosen:
+        known = ", ".join(row[0] for row in unfinished) or "none"
+        raise BadInput(f"no unfinished run {run_id}", next_step=f"unfinished runs: {known}")
+    return chosen
+
+
 def work_id(what: str) -> str:
     """The name under which a command other than optimize holds a fleet: `rollback-20261123-201500-3fa9`."""
     from controller.workflow.planning import new_run_id

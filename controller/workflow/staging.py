@@ -20,7 +20,7 @@ CONTROL = "control"
 VARIANT = "variant"
 # Of a diff that is told in a sentence.
 SHOWN_LINES = 6
-# A playbook ends what an earlier controller left of the same one: two at once would end each other.
+# Matches of a tournament push one after the other.
 _PUSHING = threading.Lock()
 
 
