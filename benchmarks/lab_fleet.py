@@ -59,9 +59,9 @@ class LabFleet:
         return document
 
     def sidecars(self, run_id: str) -> list[dict[str, Any]]:
-        """Of the first trial of a run, one a host."""
-        paths = sorted((self.project / "runs" / run_id / "trials/1").glob("*.json"))
-        return [json.loads(path.read_text()) for path in paths if path.name != "plan.json"]
+        """Of the first trial of a run, one a host: each stands beside the host's CSV."""
+        rows = sorted((self.project / "runs" / run_id / "trials/1").glob("*.csv.gz"))
+        return [json.loads((path.parent / path.name.replace(".csv.gz", ".json")).read_text()) for path in rows]
 
     def own_experiments(self) -> Path:
         """The fleet's folder of experiments, from now on without the shipped ones."""

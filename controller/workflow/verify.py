@@ -12,7 +12,7 @@ from controller.judge.soak import judge_soak
 from controller.judge.stints import judge_stints
 from controller.model.errors import BadInput
 from controller.model.project import Project
-from controller.model.trial import Judgement, Pair, TrialPlan, TrialResult
+from controller.model.trial import Judgement, LiveCheck, Pair, SoakCheck, TrialPlan, TrialResult
 from controller.workflow import evidence
 from controller.workflow.calibrating import choose_again
 from controller.workflow.going_live import live_plan, reference_pairs, soak_plan
@@ -74,7 +74,9 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
     if recorded.reason == "outdone" and again.action != "revert":
         # The CSVs of a variant say nothing about the one that did better.
         verdict, reason = "REVERT", "outdone"
-    differences = _differences(recorded, again, verdict, reason)
+    differences = [*_unlike_the_plan(plan, recorded), *_differences(recorded, again, verdict, reason)]
+    if "KEEP" in (recorded.verdict, verdict) or recorded.reason == "commit-failed":
+        differences += _unchecked(plan, recorded)
     return row | {
         "recomputed": f"{verdict} {reason}",
         "same": not differences,
@@ -128,10 +130,45 @@ def _judge_soak_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> J
     return judge_soak(check, reference_pairs(folder, plan, recorded), blocks)
 
 
+def _unlike_the_plan(plan: TrialPlan, recorded: TrialResult) -> list[str]:
+    """Where the verdict is told of something else than what the trial's plan, and so its CSVs, are of."""
+    of_plan = {
+        "experiment": plan.experiment.name,
+        "variant": plan.variant.name,
+        "parameters": dict(plan.variant.parameters),
+        "design": plan.design,
+        "sockets_differ": plan.sockets_differ,
+    }
+    found = [
+        f"{name} differs: recorded {getattr(recorded, name)}, planned {planned}"
+        for name, planned in of_plan.items()
+        if getattr(recorded, name) != planned
+    ]
+    strangers = sorted(set(recorded.hosts) - set(plan.hosts))
+    return found + ([f"hosts that were not planned: {', '.join(strangers)}"] if strangers else [])
+
+
+def _unchecked(plan: TrialPlan, recorded: TrialResult) -> list[str]:
+    """Which checks on the live instance the plan asks of a proven variant, and did not judge it or did not pass it."""
+    asked: dict[str, LiveCheck | SoakCheck | None] = {}
+    if plan.design == "duet" and not plan.sockets_differ:
+        asked["live check"] = recorded.live
+    if plan.soak_seconds and not plan.sockets_differ:
+        asked["soak"] = recorded.soak
+    found = []
+    for name, check in asked.items():
+        if check is None:
+            found.append(f"proven without its {name}")
+        elif not check.passed or check.reason is not None:
+            found.append(f"proven although its {name} did not pass: {check.reason or 'no reason is recorded'}")
+    return found
+
+
 def _differences(recorded: TrialResult, again: Judgement, verdict: str, reason: str) -> list[str]:
     found = []
     # A proven variant whose commit failed is reverted for a reason that no CSV holds.
-    if recorded.reason != "commit-failed" and (recorded.verdict, recorded.reason) != (verdict, reason):
+    proven = ("KEEP", "proven-gain") if recorded.reason == "commit-failed" else (recorded.verdict, recorded.reason)
+    if proven != (verdict, reason):
         found.append("the verdict differs")
     return found + [
         f"{name} differs: recorded {getattr(recorded, name)}, recomputed {getattr(again, name)}"

@@ -28,6 +28,8 @@ from ratchet_agent.schedule import Mix
 from ratchet_agent.side_metrics import active_connections
 from ratchet_agent.summary import summarise
 
+pytestmark = pytest.mark.measures
+
 GZIP = {"Accept-Encoding": "gzip"}
 MIX = [
     {"path": "/small.txt", "weight": 3},

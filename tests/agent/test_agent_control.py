@@ -17,6 +17,8 @@ import pytest
 
 from ratchet_agent import record
 
+pytestmark = pytest.mark.measures
+
 AGENT = Path(__file__).resolve().parents[2] / "roles/probe/files/ratchet-agent"
 SESSION = Path(__file__).resolve().with_name("session_double.py")
 RESTORED = {"configuration": "base", "verified": True}

@@ -19,6 +19,8 @@ from ratchet_agent.rows import Rows
 from ratchet_agent.summary import nearest_ranks, saturated_rates, summarise
 from ratchet_agent.trial import lines_in_due_order
 
+pytestmark = pytest.mark.measures
+
 EXPENSIVE = {
     "mode": "saturation",
     "connections_open": 4,

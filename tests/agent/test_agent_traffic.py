@@ -18,6 +18,8 @@ from ratchet_agent.errors import AgentError
 from ratchet_agent.live_log import LiveLog, parse_logged
 from tests.traffic import Traffic
 
+pytestmark = pytest.mark.measures
+
 RATE = 60
 PATHS = ["/api/items?name=somebody", "/small.txt", "/api/others"]
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import live_decisions, push, time_to_keep, trial_overhead
 from benchmarks.lab_fleet import LabFleet, lab_fleet
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

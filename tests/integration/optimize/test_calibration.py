@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.operators_fleet import WORKLOAD, FleetUnderTest
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(400)]
 
 
 def test_rate_and_blocks_are_calibrated_once_and_the_choice_is_recomputed_from_its_evidence(

@@ -9,7 +9,7 @@ import pytest
 from controller.judge.schedule import draw_groups
 from tests.integration.operators_fleet import FleetUnderTest
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(600)]
 
 
 def test_a_gain_is_kept_by_comparing_hosts_and_the_verdict_can_be_recomputed(fleet: FleetUnderTest) -> None:

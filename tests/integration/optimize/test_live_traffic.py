@@ -13,7 +13,7 @@ import pytest
 from tests.integration.operators_fleet import FleetUnderTest
 from tests.traffic import Traffic
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(600)]
 
 CACHED, PLAIN = "/cached/list?size=2000&delay_ms=20", "/api/list?size=2000&delay_ms=20"
 CLASSES = """

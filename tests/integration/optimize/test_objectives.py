@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.operators_fleet import WORKLOAD, FleetUnderTest
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

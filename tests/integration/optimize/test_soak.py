@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.operators_fleet import WORKLOAD, FleetUnderTest
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(900)]
 
 # A module that keeps 40 kB of every answer, but only while the live configuration holds the variant's directive.
 LEAK = r"""
