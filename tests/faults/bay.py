@@ -146,6 +146,8 @@ class Bay:
         }
         # Host -> what it ran before any fault.
         self.baselines: dict[str, Baseline] = {}
+        # Host -> what a run has kept since, where a fault is about its undoing.
+        self.kept: dict[str, str] = {}
         self._fleet = FleetUnderTest(self.project, self.environment, name)
         for experiment, (variants, changes) in EXPERIMENTS.items():
             self._fleet.write_experiment(experiment, variants, **({"workload": QUIET} | changes))
@@ -218,11 +220,17 @@ class Bay:
             return replace(state, status=state.status | {"error": f"answers {seen}"}, answer=seen)
         return state
 
+    def note_kept(self) -> bool:
+        """Remember what every host has now; False where one has still its first baseline."""
+        self.kept = {host: state.running.configuration for host, state in self.states().items()}
+        return all(self.kept[host] != first.configuration for host, first in self.baselines.items())
+
     def on_first_baseline(self) -> bool:
         return all(state.running == self.baselines[host] for host, state in self.states().items())
 
     def reset(self) -> None:
         """Take back what runs have kept; nothing when they kept nothing. Raises RuntimeError."""
+        self.kept = {}
         if self.on_first_baseline():
             return
         self._commit()

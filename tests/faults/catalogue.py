@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from tests.faults.fault import Fault
 from tests.faults.groups import (
     clocks,
+    commits,
     disks,
     kills,
     network,
@@ -25,7 +26,7 @@ from tests.faults.moments import MID_TRIAL
 def faults(rng: random.Random, *, random_kills: int) -> Iterator[Fault]:
     yield from kills.at_boundaries()
     yield from kills.at_random(rng, random_kills)
-    for group in (signals, power, nginx, variants, network, processes, upkeep, disks, operators, clocks):
+    for group in (signals, power, nginx, variants, network, processes, upkeep, commits, disks, operators, clocks):
         yield from group.faults()
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.faults.agreement import disagreements
 from tests.faults.bay import Bay, BrokenHost
 from tests.faults.fault import KILLED, Fault, Outcome, Scene
 from tests.faults.host_state import Baseline
@@ -55,6 +56,8 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
             fault.mend(scene)
         except Exception as error:
             problems.append(f"not mended: {error}")
+    if fault.agrees:
+        problems += disagreements(bay, scene.run)
     problems += [f"{host}: {what}" for host, found in verified(bay, scene.run).items() for what in found]
     problems += sampler.stop() + leaked_here(bay, secrets) + leaked_on_hosts(bay, secrets)
     problems += _nothing_lost(bay, scene.run)
@@ -64,6 +67,8 @@ def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:
 def _start(bay: Bay, fault: Fault, unfinished: list[str]) -> LiveRun:
     if unfinished:
         return bay.start("resume", unfinished[0], run_id=unfinished[0])
+    if fault.rolls_back:
+        return bay.start("rollback", "--fleet", bay.name, "--before", "last")
     return bay.start("optimize", "--fleet", bay.name, "--experiment", fault.experiment, "--seed", "7")
 
 
@@ -78,7 +83,7 @@ def _wait_for(fault: Fault, run: LiveRun) -> bool:
 
 def allowed(bay: Bay, host: str, run: LiveRun) -> set[str]:
     """The configurations that may be the host's baseline now: the one it had, and a variant whose commit has begun."""
-    found = {bay.baselines[host].configuration}
+    found = {bay.baselines[host].configuration, *([bay.kept[host]] if host in bay.kept else [])}
     if run.has_begun("committing"):
         for plan in run.folder.glob("trials/*/plan.json"):
             found.add(json.loads(plan.read_text())["variant_ids"].get(host, ""))
@@ -136,7 +141,7 @@ def _explained(bay: Bay, fault: Fault, run: LiveRun) -> list[str]:
     result = run.result()
     text += "\n" + str(result.get("message", ""))
     text += "".join(f"\n{trial['verdict']} {trial['reason']}: {trial['note']}" for trial in result.get("trials", []))
-    if code == KILLED:
+    if code == KILLED and not fault.rolls_back:
         text += bay.controller("runs").stdout
     if not re.search(fault.says, text):
         problems.append(f"not explained: expected {fault.says!r} in {text[-700:]!r}")

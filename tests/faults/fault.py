@@ -76,6 +76,8 @@ class Fault:
         alone: only the broken host's time counts: the controller cannot tell silence from a slow block, and measures on
             the others until its patience has ended. When the run has ended, all hosts are looked at as ever.
         edited: somebody's edit is part of it: told as drift until it is mended, and no hindrance to the baseline.
+        rolls_back: what is broken is a `rollback --before` of what `prepare` has kept, not a run.
+        agrees: whatever it ends with, record, hosts and settings agree, if need be after the next command.
         prepare: before the run starts. mend: after the hosts are back, or were given up.
     """
 
@@ -90,6 +92,8 @@ class Fault:
     goes_on: bool = False
     alone: bool = False
     edited: bool = False
+    rolls_back: bool = False
+    agrees: bool = False
     prepare: Callable[[Bay], None] = lambda _bay: None
     mend: Callable[[Scene], None] = nothing
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ class LiveRun:
             self._read = self.log.stat().st_size
         self._out, self._err = output.with_suffix(".out"), output.with_suffix(".err")
         self.started = time.monotonic()
+        self._began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
                 command, cwd=project, env=environment, stdout=out, stderr=err, start_new_session=True
@@ -76,6 +79,20 @@ class LiveRun:
             return step in self.log.read_text(errors="replace")
         except OSError:
             return False
+
+    def commit_state(self) -> str:
+        """Of the commit that was begun since this started; empty while there is none."""
+        path = self._project / ".ratchet/ratchet.db"
+        query = "SELECT state FROM ratchet_commits WHERE started_at >= ? ORDER BY started_at DESC LIMIT 1"
+        try:
+            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.05)
+            try:
+                found = connection.execute(query, (self._began,)).fetchone()
+            finally:
+                connection.close()
+        except sqlite3.Error:
+            return ""
+        return str(found[0]) if found else ""
 
     @property
     def said(self) -> str:

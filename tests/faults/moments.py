@@ -46,6 +46,15 @@ def sealed() -> Moment:
     return Moment("sealed", reached)
 
 
+def commit(state: str) -> Moment:
+    """The commit, or rollback, is recorded as being in that state, or beyond it."""
+    order = ["going-live", "confirming", "booking", "done", "returned"]
+    return Moment(
+        f"commit {state}",
+        lambda run: (now := run.commit_state()) != "" and order.index(now) >= order.index(state),
+    )
+
+
 START = Moment("start", lambda _run: True)
 MID_TRIAL = pairs(3)
 SOAK = step("watching its health")
