@@ -77,7 +77,8 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
         monkeypatch.setenv("HCLOUD_ENDPOINT", f"{endpoint}/v1")
         monkeypatch.setenv("HCLOUD_TOKEN", TOKEN)
         yield Asked(endpoint)
-        server.should_exit = True
+        # An answer that is held back is waited for by nobody.
+        server.should_exit = server.force_exit = True
         thread.join()
 
 
