@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import kept_file, read_kept_text, with_kept, write_kept_text
-from controller.adapters.patience import spread
+from controller.adapters.patience import tries
 from controller.model.commit import Commit
 from controller.model.errors import FleetLocked, RatchetError
 from controller.model.events import Notice
@@ -67,7 +67,7 @@ def _kept(context: RunContext, commit: Commit) -> str:
 def insist(context: RunContext, what: str, write: Callable[[], None], pauses: Sequence[float]) -> bool:
     """Write down what is so already; False, and told, when that fails for as long as the pauses last."""
     told = ""
-    for pause in [*spread(pauses), 0.0]:
+    for pause in tries(pauses):
         try:
             write()
         except FleetLocked:

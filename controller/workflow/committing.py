@@ -13,7 +13,7 @@ from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from controller.adapters.patience import spread
+from controller.adapters.patience import tries
 from controller.adapters.store import open_commits, read_commit, record_commit
 from controller.model.commit import Commit
 from controller.model.errors import HostFailed, Interrupted, RatchetError, RestoreUnverified
@@ -74,6 +74,7 @@ def carry_out(context: RunContext, commit: Commit) -> Committed:
 def _go_live(context: RunContext, commit: Commit) -> Commit:
     """Every host runs it under its lease, and shows it over a new connection."""
     wave = members(context, commit, commit.after)
+    absent: set[str] = set()
     try:
         context.claims.renew(commit.after)
         lease = max(LEAST_LEASE_SECONDS, context.fleet.settings.trials.lease_seconds)
@@ -95,7 +96,7 @@ def _go_live(context: RunContext, commit: Commit) -> Commit:
         record_commit(context.store, commit)
         _end_earlier(context, commit)
     except RatchetError:
-        take_back_commit(context, commit)
+        take_back_commit(context, commit, absent)
         raise
     return commit
 
@@ -168,12 +169,16 @@ def _failed(failures: dict[str, RatchetError]) -> HostFailed:
     )
 
 
-def take_back_commit(context: RunContext, commit: Commit) -> None:
-    """Nobody has confirmed it: have every host that answers go back now; the others' leases do it."""
-    wave = members(context, commit, context.claims.still_ours(commit.after))
+def take_back_commit(context: RunContext, commit: Commit, absent: Container[str] = ()) -> None:
+    """Nobody has confirmed it: have every host that answers go back now; the others' leases do it.
+
+    `absent`: who has not answered a moment ago, and is not waited for once more.
+    """
+    asked = [host for host in commit.after if host not in absent]
+    wave = members(context, commit, context.claims.still_ours(asked))
     on_each_host(wave, lambda host: _go_back(context, host, commit))
     returned = commit.model_copy(update={"state": "returned"})
-    for pause in [*spread(INSIST_SECONDS[:3]), 0.0]:
+    for pause in tries(INSIST_SECONDS[:3]):
         try:
             record_commit(context.store, returned)
             return
@@ -242,7 +247,7 @@ def _confirm(
     """The commit with those that have confirmed; who has not, and why; and who is no part of it any more."""
     failures: dict[str, RatchetError] = {}
     left: dict[str, str] = {}
-    for pause in [*spread(pauses), 0.0]:
+    for pause in tries(pauses):
         waiting = members(context, commit, commit.open)
         context.claims.renew([host.name for host in waiting])
         answers, failures = on_each_host(waiting, partial(_confirm_one, context, commit))
@@ -283,7 +288,7 @@ def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dic
     """Over fresh connections: host -> why it is not known to run what it has confirmed since."""
     new = set(commit.confirmed) - set(commit.booked)
     expected = {host.name: commit.after[host.name] for host in members(context, commit, new)}
-    for pause in [*spread(pauses), 0.0]:
+    for pause in tries(pauses):
         try:
             edited = doctor.verify_running(context.fleet, expected)
         except RestoreUnverified as error:
