@@ -16,14 +16,12 @@ from functools import partial
 
 from benchmarks.figures import Figure, emit, parse_arguments
 from benchmarks.search_peers import Peer, random_search, tpe_once
-from benchmarks.search_worlds import STINT_SECONDS, Parameters, SimulatedHost, experiment, plan, true_gain
+from benchmarks.search_worlds import Parameters, SimulatedHost, experiment, plan, true_gain
 from controller.model.experiment import Experiment, Variant
 from controller.model.run import Budget
 from controller.search import bayes, race
 from controller.search.bayes import SearchPlan
 from controller.search.ledger import Entry, Stop, Try, standings
-from controller.search.tournament import Entrants, Played
-from controller.search.tournament import propose as next_matches
 
 SEEDS, QUICK_SEEDS = 15, 2
 MINUTES, QUICK_MINUTES = 12.0, 4.0
@@ -96,42 +94,10 @@ def search_once_each(about: Experiment, host: SimulatedHost, seed: int, minutes:
 
 
 def drawn_variants(about: Experiment, seed: int) -> list[Variant]:
-    """Settings drawn at random, for races and tournaments."""
+    """Settings drawn at random, for races."""
     proposals = [bayes.propose(search_for(about, seed * 100_003 + n, minutes=1), []) for n in range(1, RACED + 1)]
     return [each.variant.model_copy(update={"name": f"v{n}"}) for n, each in enumerate(proposals, 1)
             if isinstance(each, Try)]  # fmt: skip
-
-
-def search_tournament(about: Experiment, truth: Truth, seed: int, hosts: int) -> tuple[float, float, float]:
-    """(true gain of what is kept, that of the best, minutes on the clock) of a tournament on so many hosts."""
-    variants = drawn_variants(about, seed)
-    of = Entrants(variants=variants, hosts=[f"h{n}" for n in range(hosts)], planned_pairs=45, seed=seed)
-    played: list[Played] = []
-    seconds = 0.0
-    while not isinstance(proposal := next_matches(of, played), Stop):
-        took = []
-        for match in proposal.matches:
-            control = 0.0 if match.champion is None else truth(match.champion.parameters)
-
-            def gain(tried: Parameters, control: float = control) -> float:
-                return truth(tried) - control
-
-            host = SimulatedHost(gain, seed * 1009 + match.trial)
-            asked = Try(
-                trial=match.trial,
-                variant=match.challenger,
-                pairs_per_host=match.pairs_per_host * len(match.hosts),
-                alone=match.kind != "swiss",
-                why=match.why,
-            )
-            entry = host.measure(plan(match.trial, match.challenger, about, variants=RACED), asked, match.trial)
-            # Several hosts gather the pairs of one match side by side; what goes before them is not shared.
-            took.append(STINT_SECONDS + (host.seconds - STINT_SECONDS) / len(match.hosts))
-            played.append(Played(match=match, entry=entry))
-        seconds += max(took)
-    kept = next((each.match.challenger for each in played if each.match.trial in proposal.ranking), None)
-    best = max(truth(variant.parameters) for variant in variants)
-    return truth(kept.parameters) if kept else 0.0, best, seconds / 60
 
 
 def search_race(about: Experiment, truth: Truth, seed: int) -> tuple[Found, float]:
@@ -180,23 +146,7 @@ def measure(*, quick: bool) -> list[Figure]:
             reached=statistics.median(shares) >= 90,
         )
     )
-    return figures + [_tournament(about, seeds, hosts, statistics.median(shares)) for hosts in (1, 3)]
-
-
-def _tournament(about: Experiment, seeds: range, hosts: int, race_share: float) -> Figure:
-    ends = [search_tournament(about, true_gain, seed, hosts) for seed in seeds]
-    shares = [100.0 * kept / best for kept, best, _ in ends if best > 0]
-    minutes = statistics.median(each for _, _, each in ends)
-    return Figure(
-        name=f"tournament of {RACED}, {hosts} host{'s' if hosts > 1 else ''}: winner's true gain of the best one's",
-        unit=f"% ({minutes:.1f} min)",
-        value=statistics.median(shares),
-        low=min(shares),
-        high=max(shares),
-        target=">= 90",
-        reached=statistics.median(shares) >= 90,
-        peers={"race": race_share},
-    )
+    return figures
 
 
 def _confirmed(baseline: str, minutes: float, ours: list[Found], peers: dict[str, list[Found]]) -> Figure:

@@ -25,10 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=["first-winner", "race", "tournament", "bayes"],
+        choices=["first-winner", "race", "bayes"],
         default="first-winner",
         help="first-winner: variants in order until one is proven; race: all at once, the field halved round by round; "
-        "tournament: champion against challenger, whoever is proven takes over; "
         "bayes: search experiments that have ranges (default: first-winner)",
     )
     parser.add_argument("--budget-minutes", type=float, metavar="M", help="bayes: minutes of searching (default: 20)")
@@ -107,13 +106,13 @@ def _of_strategy(experiments: list[Experiment], args: argparse.Namespace) -> lis
         other = next(experiment.name for experiment in experiments if experiment not in fitting)
         raise BadInput(
             f"experiment {other} gives {'variants' if wants_ranges else 'ranges'}: not for --strategy {args.strategy}",
-            next_step="--strategy race, tournament or first-winner" if wants_ranges else "--strategy bayes searches it",
+            next_step="--strategy race or first-winner" if wants_ranges else "--strategy bayes searches it",
         )
     for experiment in fitting:
-        if args.strategy in {"race", "tournament"} and isinstance(experiment.objective, GoalsObjective):
+        if args.strategy == "race" and isinstance(experiment.objective, GoalsObjective):
             raise BadInput(
                 f"experiment {experiment.name} judges each goal by itself ({experiment.objective.combine}): "
-                f"a {args.strategy} ranks its variants by one number",
+                "a race ranks its variants by one number",
                 next_step="--strategy first-winner, or a weighted objective",
             )
     if not fitting:

@@ -9,6 +9,7 @@ from pydantic import Field
 from controller.model.experiment import Frozen, ParameterName, ParameterValue
 from controller.model.trial import Effect, TrialPlan, TrialResult
 
+# A tournament can be read, and no longer be begun.
 Strategy = Literal["first-winner", "race", "tournament", "bayes"]
 RunStatus = Literal["running", "completed", "failed", "interrupted", "taken-over", "unverified"]
 

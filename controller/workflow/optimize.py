@@ -41,7 +41,6 @@ from controller.workflow.quarantine import hosts_left, too_many_in_a_row
 from controller.workflow.results import json_document
 from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
-from controller.workflow.searching_tournament import run_tournament
 from controller.workflow.settling import settle
 from controller.workflow.staging import on_record, roll_back
 from controller.workflow.trial import run_trial
@@ -185,12 +184,6 @@ class Optimize(DBOSConfiguredInstance):
             for experiment in experiments:
                 trials = [trial for trial in plan.trials if trial.experiment.name == experiment.name]
                 yield run_race(steps, [hosts_left(plan, trial, steps.baseline) for trial in trials])
-        elif plan.strategy == "tournament":
-            first, candidates = 1, sum(len(experiment.variants) for experiment in experiments)
-            for experiment in experiments:
-                searched = run_tournament(steps, experiment, first=first, candidates=candidates)
-                first += len(searched.results)
-                yield searched
         elif plan.strategy == "bayes":
             first = 1
             for experiment in experiments:
@@ -211,9 +204,6 @@ class Optimize(DBOSConfiguredInstance):
             budget=Budget.model_validate(request.get("budget", {})),
         )
         what = f"{len(plan.trials)} variants"
-        if plan.strategy == "tournament":
-            # Its trials are matches, and who meets whom shows in playing.
-            plan = plan.model_copy(update={"trials": []})
         folder = context.run_directory(plan.run_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, NamedTuple
 
 from controller.adapters.ansible import HostOutcome, PlaybookResult, run_playbook
@@ -20,8 +19,6 @@ CONTROL = "control"
 VARIANT = "variant"
 # Of a diff that is told in a sentence.
 SHOWN_LINES = 6
-# Matches of a tournament push one after the other.
-_PUSHING = threading.Lock()
 
 
 class Rejected(Exception):
@@ -98,9 +95,8 @@ def push(
     Returns the playbook's result and host -> {arm: {"id", "ok", "error", "diff_from_live", ...}}, where the control
     falls back to the baseline when the experiment requires nothing. Raises HostFailed, FleetLocked.
     """
-    with _PUSHING:
-        context.claims.renew(hosts)
-        result = play(context, "push.yml", hosts, {"variant_arms": arms_of(experiment, variant, control)}, check=check)
+    context.claims.renew(hosts)
+    result = play(context, "push.yml", hosts, {"variant_arms": arms_of(experiment, variant, control)}, check=check)
     staged: dict[str, dict[str, Any]] = {}
     for host, outcome in result.hosts.items():
         document = outcome.document

@@ -17,7 +17,9 @@ FINISH_SECONDS = 400
 def disagreements(bay: Bay, run: LiveRun) -> list[str]:
     """What is wrong once the fault is over: at once where the command came to its end, else after the next one."""
     found: list[str] = []
-    if run.process.returncode not in LEFT_OPEN:
+    # What could not be written down is left to a resumption, and that is said.
+    broken_off = "controller resume" in run.said and bool(bay.unfinished())
+    if run.process.returncode not in LEFT_OPEN and not broken_off:
         found += [f"when it had ended: {what}" for what in [*_differences(bay), *_otherwise_than_told(bay, run)]]
     else:
         found += _finished_by_the_next_command(bay)

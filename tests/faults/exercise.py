@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults.agreement import disagreements
 from tests.faults.bay import Bay, BrokenHost
-from tests.faults.fault import KILLED, Fault, Outcome, Scene
+from tests.faults.fault import KILLED, PATIENCE, Fault, Outcome, Scene
 from tests.faults.host_state import Baseline
 from tests.faults.live_run import LiveRun
 from tests.faults.secrets import ArgumentSampler, leaked_here, leaked_on_hosts, planted
 
 MOMENT_SECONDS = 120.0
-RUN_SECONDS = 180.0
 # How long to go on looking after the limit has passed, so that the true time can be told.
 GRACE_SECONDS = 30.0
 POLL_SECONDS = 0.15
@@ -135,7 +134,7 @@ def verified(bay: Bay, run: LiveRun) -> dict[str, list[str]]:
 
 def _explained(bay: Bay, fault: Fault, run: LiveRun) -> list[str]:
     """Exit code, and one sentence about what happened; no traceback anywhere."""
-    code = run.wait(RUN_SECONDS)
+    code = run.wait(fault.patience)
     problems = [] if code in fault.exits else [f"exit code {code}, not {sorted(fault.exits)}: {run.said[-500:]}"]
     text = run.said
     result = run.result()
@@ -176,7 +175,7 @@ def finish(bay: Bay) -> list[str]:
         endless = '"keep"' not in (run.folder / "request.json").read_text()
         if not run.ended and endless:
             run.process.terminate()
-        code = run.wait(RUN_SECONDS)
+        code = run.wait(PATIENCE)
         # A trial that had lost its evidence to a full disk before the run was broken off has failed all the same.
         if code not in {0, 130} and not (code == 3 and run.result() and "No space left" in run.said):
             problems.append(f"resume of {run_id} ended with {code}: {run.said[-800:]}")
@@ -191,7 +190,7 @@ def finish(bay: Bay) -> list[str]:
         problems.append(f"unfinished after resume: {left}")
     bay.reset()
     brief = bay.start("optimize", "--fleet", bay.name, "--experiment", "brief")
-    code = brief.wait(RUN_SECONDS)
+    code = brief.wait(PATIENCE)
     if code != 0:
         problems.append(f"an ordinary run afterwards ended with {code}: {brief.said[-800:]}")
     problems += [f"{host}: {what}" for host, found in verified(bay, brief).items() for what in found]

@@ -17,6 +17,9 @@ BY_LEASE = LEASE + 5.0
 # What is promised where everything is against it.
 PROMISED = LEASE + 10.0
 
+# How long a run may take to end after the fault.
+PATIENCE = 180.0
+
 KILLED = -9
 
 # What stands in the table beside the faults.
@@ -78,6 +81,7 @@ class Fault:
         edited: somebody's edit is part of it: told as drift until it is mended, and no hindrance to the baseline.
         rolls_back: what is broken is a `rollback --before` of what `prepare` has kept, not a run.
         agrees: whatever it ends with, record, hosts and settings agree, if need be after the next command.
+        patience: seconds that the run may take to end after the fault.
         prepare: before the run starts. mend: after the hosts are back, or were given up.
     """
 
@@ -94,6 +98,7 @@ class Fault:
     edited: bool = False
     rolls_back: bool = False
     agrees: bool = False
+    patience: float = PATIENCE
     prepare: Callable[[Bay], None] = lambda _bay: None
     mend: Callable[[Scene], None] = nothing
 

@@ -73,7 +73,9 @@ def kinds() -> Iterator[Fault]:
     yield fault("Ctrl-C twice", sent(signal.SIGINT, 2), 0, 5, 130, says=stopped)
     yield fault("SIGTERM", sent(signal.SIGTERM, 1), 0, 130, says=stopped)
     yield replace(fault(f"a host cut off for {AWAY_SECONDS} s", cut(AWAY_SECONDS), 0, 3, 5), mend=joined)
-    yield replace(fault("a host cut off for good", cut_for_good, 0, 3, 5, says=r"next: |verified"), mend=joined)
+    yield replace(
+        fault("a host cut off for good", cut_for_good, 0, 3, 5, says=r"next: |verified"), mend=joined, patience=400
+    )
     yield fault("a host switched off and on", power_off_for_a_while, 0, 3, 5)
     yield fault(f"the database locked for {AWAY_SECONDS} s", lock_database, 0, 3)
     yield replace(

@@ -105,7 +105,7 @@ def test_a_broken_included_file_does_not_hold_the_baseline_up(host: Host) -> Non
     try:
         session.hang_up()
         host.until(lambda: host.level() == "level 9\n", LEASE + GRACE - (time.monotonic() - began))
-        host.until(lambda: by_mark(host) == {mark(host)}, 3)
+        host.until(lambda: by_mark(host) == {mark(host)}, 8)
         status = host.status()
         assert status["verified"] and SITE in str(status["drift"]), status
         # The operator's file is his; a restart of nginx does not bring the variant back either.

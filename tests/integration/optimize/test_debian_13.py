@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.operators_fleet import FleetUnderTest
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.measures, pytest.mark.timeout(900)]
 
 
 def test_a_gain_is_kept_and_rolled_back_on_debian_13_with_postgresql(newer: FleetUnderTest) -> None:

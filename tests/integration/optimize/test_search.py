@@ -93,22 +93,3 @@ def test_ranges_are_searched_confirmed_pruned_and_verified(untuned: FleetUnderTe
     assert fate["nginx_gzip_comp_level"]
     assert untuned.live() == document["baseline_after"] != document["baseline_before"]
     assert all(row["same"] for row in verified(untuned, document["run_id"]))
-
-
-def test_a_tournament_plays_on_both_hosts_at_once_and_its_champion_is_confirmed_against_the_baseline(
-    untuned: FleetUnderTest,
-) -> None:
-    levels = {f"level-{level}": {"nginx_gzip_comp_level": level} for level in (8, 2, 7, 6)}
-    untuned.write_experiment("played", levels, workload=CALM, timing=SHORT)
-    document = search(untuned, "--experiment", "played", "--strategy", "tournament", "--seed", "3")
-    kept = [trial for trial in document["trials"] if trial["verdict"] == "KEEP"]
-    assert [(trial["variant"], trial["against"]) for trial in kept] == [("level-2", "")], document["trials"]
-    assert document["searches"][0]["winner"] == "level-2"
-    # The Swiss rounds pair candidates; whoever takes the title from the baseline plays it once more, on fresh pairs.
-    first, second = document["trials"][:2]
-    assert {first["variant"], first["against"], second["variant"], second["against"]} == set(levels)
-    assert len({*first["hosts"], *second["hosts"]}) == 2
-    titles = [trial for trial in document["trials"] if trial["variant"] == "level-2" and trial["against"] == ""]
-    assert [trial["reason"] for trial in titles] == ["outdone", "proven-gain"]
-    assert untuned.live() == document["baseline_after"] != document["baseline_before"]
-    assert all(row["same"] for row in verified(untuned, document["run_id"]))
