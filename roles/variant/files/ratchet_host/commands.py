@@ -10,7 +10,7 @@ from ratchet_host.drift import drift
 from ratchet_host.edits import forget_records, heal, put_edits_aside, remake, remark, tell_edits, write_record
 from ratchet_host.errors import Refused
 from ratchet_host.files import point
-from ratchet_host.instance import master, running, verified
+from ratchet_host.instance import master, require_marks, running, verified
 from ratchet_host.lease import arm, disarm
 from ratchet_host.locks import Lock, changing, refuse_during_session
 from ratchet_host.nginx import test
@@ -104,6 +104,7 @@ def command_switch(identity: str, lease: int, fence: Fence) -> dict[str, Any]:
                 "nothing is confirmed on this host yet, so there is no way back; confirm a configuration first"
             )
         require_accepted(identity)
+        require_marks()
         changed = not (live() == identity and verified())
         if identity != confirmed():
             arm(lease)

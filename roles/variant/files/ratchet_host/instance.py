@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ratchet_host import paths
 from ratchet_host.configurations import baseline_marks, confirmed, live, staged
-from ratchet_host.marks import carried, mark_in
+from ratchet_host.errors import Refused
+from ratchet_host.marks import WHY_FORBIDDEN, carried, forbidden, mark_in
 from ratchet_host.paths import configuration_file
 from ratchet_host.processes import POLL_SECONDS, Process, children, process, process_fields, title
 from ratchet_host.system import show
@@ -109,6 +110,12 @@ def running() -> str | None:
     marks = set(found.workers.values())
     names = [name for name in staged() if marks == {mark_in(configuration_file(name))}]
     return names[0] if len(names) == 1 and found.runs(marks) else None
+
+
+def require_marks() -> None:
+    """Raises Refused where no worker could show what it runs."""
+    if any(forbidden(worker.pid) for worker in Live().workers):
+        raise Refused(WHY_FORBIDDEN)
 
 
 def verified() -> bool:

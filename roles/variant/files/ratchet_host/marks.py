@@ -17,6 +17,11 @@ SHADOW = range(2048, 4096)
 DIRECTIVE = "worker_rlimit_core"
 _HEAD = re.compile(rb"worker_rlimit_core ([0-9]{1,4}); ")
 _LIMIT = re.compile(rb"^Max core file size +([0-9]+) ", re.MULTILINE)
+_FORBIDDEN = re.compile(rb"^Max core file size +0 +0 ", re.MULTILINE)
+WHY_FORBIDDEN = (
+    "nginx's service forbids core limits, by which Ratchet sees what a worker runs: give it LimitCORE=infinity, or "
+    "leave it CAP_SYS_RESOURCE"
+)
 
 
 def with_mark(text: bytes, mark: int) -> bytes:
@@ -47,6 +52,14 @@ def carried(pid: int) -> int:
         return 0
     mark = int(found[1]) if found else 0
     return mark if mark in LIVE or mark in SHADOW else 0
+
+
+def forbidden(pid: int) -> bool:
+    """Whether a worker could not take its mark: no limit but 0 is allowed to it."""
+    try:
+        return bool(_FORBIDDEN.search((paths.PROC / str(pid) / "limits").read_bytes()))
+    except OSError:
+        return False
 
 
 def new_mark(taken: set[int], marks: range = LIVE) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ratchet_host import paths
 from ratchet_host.errors import Refused
 from ratchet_host.instance import workers
-from ratchet_host.marks import carried
+from ratchet_host.marks import WHY_FORBIDDEN, carried, forbidden
 from ratchet_host.nginx import emergency
 from ratchet_host.processes import POLL_SECONDS, Process, children
 from ratchet_host.system import log
@@ -75,7 +75,9 @@ class Reload:
                 raise Refused(f"{self._name}'s master process is stopped (SIGSTOP, a debugger) and takes no reload")
             reason, given_up = self._reason() if waited > 1 else ("", False)
             if waited > GENERATION_SECONDS or given_up:
-                raise Refused(f"{self._name} did not take the reload: {reason or 'it kept its old workers'}")
+                unmarked = any(forbidden(worker.pid) for worker in workers(self._parent))
+                seen = reason or (WHY_FORBIDDEN if unmarked else "it kept its old workers")
+                raise Refused(f"{self._name} did not take the reload: {seen}")
             time.sleep(POLL_SECONDS)
         began = time.monotonic()
         while left := [child for child in self._before if child.alive]:

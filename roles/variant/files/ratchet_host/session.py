@@ -12,7 +12,7 @@ from ratchet_host.configurations import adopted, confirmed, live, require_staged
 from ratchet_host.drift import drift
 from ratchet_host.errors import Refused, explain
 from ratchet_host.figures import ErrorLog, Figures
-from ratchet_host.instance import master, running, wait_verified, workers
+from ratchet_host.instance import master, require_marks, running, wait_verified, workers
 from ratchet_host.lease import Lease, arm, disarm, lease_left, renew, require_keeper, require_lease
 from ratchet_host.locks import Lock, changing, refuse_during_session
 from ratchet_host.nginx import test
@@ -186,6 +186,7 @@ def begin_session(session: Session) -> None:
     if differences:
         raise Refused("edited by hand since the last confirm: " + ", ".join(differences))
     require_master()
+    require_marks()
     if live() != confirmed() or not wait_verified():
         raise Refused(
             f"nginx does not run the baseline {confirmed()} (its workers show {running() or 'nothing of that kind'}); "
