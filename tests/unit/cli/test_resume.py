@@ -1,0 +1,60 @@
+"""`controller resume` without a name: what cannot be resumed now keeps no other run from its turn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.files.keys import ensure_fleet_key
+from controller.adapters.store import FleetLock, Store, database_url
+from controller.cli.main import main
+from controller.model.project import Project
+
+HOSTS = "all: {hosts: {%s-1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The fleets `old` and `new`, whose hosts are down, with an unfinished run each."""
+    monkeypatch.delenv("RATCHET_DATABASE_URL", raising=False)
+    project = Project(tmp_path / "site")
+    for number, fleet in enumerate(("old", "new"), 1):
+        assert main(["init", str(project.root), "--fleet", fleet, "--static"]) == 0
+        ensure_fleet_key(project, fleet)
+        (project.inventory(fleet) / "hosts.yml").write_text(HOSTS % fleet)
+        project.known_hosts(fleet).write_text("")
+        started_at = f"2026-01-0{number}T00:00:00Z"
+        (project.runs / f"r-{fleet}").mkdir(parents=True)
+        request = {"run_id": f"r-{fleet}", "started_at": started_at, "seed": 1, "experiments": []}
+        (project.runs / f"r-{fleet}/request.json").write_text(json.dumps(request))
+        Store(database_url(project)).record_run(
+            run_id=f"r-{fleet}", fleet=fleet, status="running", started_at=started_at, result="{}"
+        )
+    return project
+
+
+def unfinished(project: Project) -> list[str]:
+    return [run_id for run_id, _, _ in Store(database_url(project)).unfinished()]
+
+
+def test_a_run_that_is_alive_is_left_alone_and_the_next_one_is_ended(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with FleetLock(project, "old", run_id="r-old", since="now"):
+        assert main(["--project", str(project.root), "resume"]) == 4
+    assert unfinished(project) == ["r-old"]
+    assert json.loads((project.runs / "r-new/verdict.json").read_text())["status"] == "failed"
+    said = capfd.readouterr().err
+    assert "fleet old is held by run r-old" in said and said.index("resuming r-old") < said.index("resuming r-new")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"run_id": "r-old"}'])
+def test_a_run_whose_input_is_damaged_is_told_what_ends_it_and_the_next_one_is_ended(
+    text: str, project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (project.runs / "r-old/request.json").write_text(text)
+    assert main(["--project", str(project.root), "resume"]) == 3
+    assert unfinished(project) == ["r-old"]
+    assert "controller end r-old" in capfd.readouterr().err
