@@ -40,7 +40,7 @@ class Commit(Frozen):
         default=False, description="hosts that cannot be reached keep nobody waiting: they follow when they are back"
     )
     kept_before: str = Field(description="text of zz-kept.yml")
-    kept_after: str
+    kept_after: str = Field(description="its text once it is booked, with what somebody has edited meanwhile")
     parameters: dict[ParameterName, ParameterValue] = Field(
         default={}, description="of a kept variant: laid over the file again where somebody has edited it meanwhile"
     )

@@ -6,6 +6,7 @@ Anything that is not a RatchetError is a bug; in a step of a run it becomes Unex
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 
@@ -87,3 +88,16 @@ class Interrupted(RatchetError):
     """The operator stopped the run; the baseline is restored (exit 130)."""
 
     exit_code = 130
+
+
+def unexpected(error: BaseException, where: str) -> Unexpected:
+    """A fault of ours as an error that a run can end with."""
+    if isinstance(error, Unexpected):
+        return error
+    found = Unexpected(
+        f"a fault of Ratchet's own: {type(error).__name__}: {error}"[:1000],
+        where=where,
+        next_step="report it, please, with the run's traceback.txt; the run is at an end",
+    )
+    found.traceback = "".join(traceback.format_exception(error))
+    return found

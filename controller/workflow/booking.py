@@ -9,7 +9,7 @@ from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import kept_file, read_kept_text, with_kept, write_kept_text
 from controller.adapters.patience import tries
 from controller.model.commit import Commit
-from controller.model.errors import FleetLocked, RatchetError
+from controller.model.errors import FleetLocked, RatchetError, unexpected
 from controller.model.events import Notice
 from controller.workflow.context import RunContext
 
@@ -25,14 +25,16 @@ def book(context: RunContext, commit: Commit, pauses: Sequence[float]) -> Commit
     """
     new = sorted(set(commit.confirmed) - set(commit.booked))
     context.claims.renew(new)
+    kept = [commit.kept_after]
+
+    def write_kept() -> None:
+        kept.append(_kept(context, commit))
+        write_kept_text(context.project, commit.fleet, kept[-1])
+
     recorded = insist(context, "the baselines", lambda: _record_baselines(context, commit, new), pauses)
-    written = bool(commit.booked) or insist(
-        context,
-        "the kept parameters",
-        lambda: write_kept_text(context.project, commit.fleet, _kept(context, commit)),
-        pauses,
-    )
-    return commit.model_copy(update={"booked": commit.confirmed}) if recorded and written else commit
+    written = bool(commit.booked) or insist(context, "the kept parameters", write_kept, pauses)
+    booked = {"booked": commit.confirmed} if recorded and written else {}
+    return commit.model_copy(update={"kept_after": kept[-1]} | booked)
 
 
 def _record_baselines(context: RunContext, commit: Commit, hosts: list[str]) -> None:
@@ -72,8 +74,8 @@ def insist(context: RunContext, what: str, write: Callable[[], None], pauses: Se
             write()
         except FleetLocked:
             raise
-        except RatchetError as error:
-            told = str(error)
+        except Exception as error:
+            told = str(error if isinstance(error, RatchetError) else unexpected(error, what))
         else:
             return True
         if context.stop.at_once:

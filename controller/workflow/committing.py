@@ -251,11 +251,7 @@ def _confirm(
         waiting = members(context, commit, commit.open)
         context.claims.renew([host.name for host in waiting])
         answers, failures = on_each_host(waiting, partial(_confirm_one, context, commit))
-        for name, answer in sorted(answers.items()):
-            tell_adopted(context, name, answer)
         elsewhere = {name: error.what for name, error in failures.items() if isinstance(error, Elsewhere)}
-        for name, what in sorted(elsewhere.items()):
-            context.observer(Notice(level="warning", host=name, text=f"{commit.why}: {what}"))
         left |= elsewhere
         failures = {name: error for name, error in failures.items() if name not in left}
         commit = commit.model_copy(
@@ -267,6 +263,11 @@ def _confirm(
         if answers:
             # The end of this phase is recorded again: a database that is locked just now keeps nobody waiting.
             insist(context, "the commit", partial(record_commit, context.store, commit), ())
+        # Told when it is on record: whatever the telling comes to.
+        for name, answer in sorted(answers.items()):
+            tell_adopted(context, name, answer)
+        for name, what in sorted(elsewhere.items()):
+            context.observer(Notice(level="warning", host=name, text=f"{commit.why}: {what}"))
         late = context.claims.refused({name: error.what for name, error in failures.items()})
         if late:
             raise late

@@ -16,7 +16,7 @@ from controller.model.run import RunPlan, RunResult, RunStatus
 from controller.model.trial import TrialResult
 from controller.workflow.context import RunContext
 from controller.workflow.evidence import SETTLED
-from controller.workflow.optimize import BEFORE_FILE, kept_now
+from controller.workflow.optimize import BEFORE_FILE, kept_by
 from controller.workflow.rollback import roll_back_to_baseline
 from controller.workflow.sealing import seal
 
@@ -44,9 +44,10 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
         message += f"\nkept on the hosts: {', '.join(kept)}"
     folder = context.run_directory(run_id)
     result = _result(folder, run_id, context.fleet.name, started_at)
-    update = {"status": status, "message": message, "baseline_before": _before(folder)}
+    before = _before(folder)
+    update = {"status": status, "message": message, "baseline_before": before}
     document = {"result": result.model_copy(update=update).model_dump(mode="json"), "left": left}
-    return seal(context, document | {"kept": kept_now(context)})
+    return seal(context, document | {"kept": kept_by(context, run_id, before, left)})
 
 
 def _before(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID
 from sqlalchemy.exc import SQLAlchemyError
 
 from controller.model import errors
-from controller.model.errors import BadInput, HostFailed, RatchetError, Unexpected
+from controller.model.errors import BadInput, HostFailed, RatchetError, Unexpected, unexpected
 
 # Ours, not DBOS's hash of the source: an upgrade of Ratchet must not strand unfinished runs.
 # It counts up when recorded steps of an earlier release cannot be gone on with.
@@ -120,16 +120,3 @@ def step(name: str, function: Callable[[], T]) -> T:
         raise failure
     value: T = outcome["value"]
     return value
-
-
-def unexpected(error: BaseException, where: str) -> Unexpected:
-    """A fault of ours as an error that a run can end with."""
-    if isinstance(error, Unexpected):
-        return error
-    found = Unexpected(
-        f"a fault of Ratchet's own: {type(error).__name__}: {error}"[:1000],
-        where=where,
-        next_step="report it, please, with the run's traceback.txt; the run is at an end",
-    )
-    found.traceback = "".join(traceback.format_exception(error))
-    return found

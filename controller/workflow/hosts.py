@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from controller.adapters.ssh import ask
 from controller.model.answers import read_object
-from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified
+from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified, unexpected
 from controller.model.fleet import Fleet, Host
 
 STATUS_COMMAND = "sudo -n /usr/local/sbin/ratchet-host status"
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 
 def on_each_host(hosts: list[Host], ask: Callable[[Host], T]) -> tuple[dict[str, T], dict[str, RatchetError]]:
-    """Ask all hosts at once; returns host -> answer and host -> error."""
+    """Ask all hosts at once; returns host -> answer and host -> error. A fault of ours is that host's failure only."""
     answers: dict[str, T] = {}
     failures: dict[str, RatchetError] = {}
     with ThreadPoolExecutor(max_workers=min(32, max(1, len(hosts)))) as pool:
         for host, future in [(host, pool.submit(ask, host)) for host in hosts]:
             try:
                 answers[host.name] = future.result()
-            except RatchetError as error:
-                failures[host.name] = error
+            except Exception as error:
+                failures[host.name] = error if isinstance(error, RatchetError) else unexpected(error, host.name)
     return answers, failures
 
 

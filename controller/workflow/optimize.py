@@ -18,7 +18,9 @@ from pydantic import TypeAdapter
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text
+from controller.adapters.store import commits_of, read_commit
 from controller.judge.pareto import pareto_sets
+from controller.model.commit import Commit
 from controller.model.errors import (
     BadInput,
     FleetLocked,
@@ -28,6 +30,7 @@ from controller.model.errors import (
     RatchetError,
     RestoreUnverified,
     Unexpected,
+    unexpected,
 )
 from controller.model.events import Notice, StepStarted
 from controller.model.experiment import Experiment
@@ -35,13 +38,14 @@ from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSu
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow import engine
 from controller.workflow.checking import check
+from controller.workflow.committing import told_confirmed
 from controller.workflow.context import RunContext
 from controller.workflow.planning import draw_plan
 from controller.workflow.quarantine import hosts_left, too_many_in_a_row
 from controller.workflow.results import json_document
 from controller.workflow.searching import Searched, Steps, run_race
 from controller.workflow.searching_ranges import run_bayes
-from controller.workflow.settling import settle
+from controller.workflow.settling import commit_id, settle
 from controller.workflow.staging import on_record, roll_back
 from controller.workflow.trial import run_trial
 
@@ -100,7 +104,7 @@ class Optimize(DBOSConfiguredInstance):
         except Exception as caught:
             if type(caught).__module__.startswith("dbos"):
                 raise
-            error = caught if isinstance(caught, RatchetError) else engine.unexpected(caught, "the run")
+            error = caught if isinstance(caught, RatchetError) else unexpected(caught, "the run")
             self._keep_traceback(run.run_id, error)
             run.broken_off(error)
             if run.baseline and not isinstance(error, RestoreUnverified):
@@ -125,7 +129,9 @@ class Optimize(DBOSConfiguredInstance):
             searches=run.searches,
             pareto=pareto_sets([Experiment.model_validate(each) for each in request["experiments"]], trials),
         )
-        kept = engine.step("record the end", lambda: {"kept": kept_now(self._context)})
+        kept = engine.step(
+            "record the end", lambda: {"kept": kept_by(self._context, run.run_id, run.before, run.baseline)}
+        )
         return {"result": ended.model_dump(mode="json"), "left": run.baseline, "kept": kept["kept"]}
 
     def _work(self, request: JsonDict, run: _Run) -> None:
@@ -163,14 +169,40 @@ class Optimize(DBOSConfiguredInstance):
 
     def _tell_unsettled(self, run: _Run, error: RatchetError) -> None:
         try:
-            told = [not_settled(result, error) for result in run.unsettled_results()]
+            told = [self._not_settled(run, result, error) for result in run.unsettled_results()]
         except Exception as fault:
-            self._keep_traceback(run.run_id, engine.unexpected(fault, "the trials that were under way"))
+            self._keep_traceback(run.run_id, unexpected(fault, "the trials that were under way"))
             run.message += f"\nwhat was under way cannot be told: {fault}"[:500]
             return
         run.results += [json_document(result) for result in told]
         if run.unsettled is not None:
             run.message = f"trial {told[0].trial}: {told[0].note or told[0].reason}; then {run.message}"
+
+    def _not_settled(self, run: _Run, result: TrialResult, error: RatchetError) -> TrialResult:
+        """What the run tells of a trial whose verdict was not carried out to its end.
+
+        It is KEEP only where hosts have confirmed the variant: that is so, whatever came after, and is finished next.
+        """
+        if result.verdict != "KEEP":
+            return result
+        commit = read_commit(self._context.store, commit_id(run.run_id, result.trial))
+        confirmed = self._confirmed(commit) if commit is not None and commit.forward else []
+        if commit is not None and confirmed:
+            run.status = "unverified" if run.status == "failed" else run.status
+            run.baseline |= commit.after
+            run.message += (
+                f"\n{commit.why} is confirmed on {', '.join(confirmed)}; next: controller rollback --fleet "
+                f"{commit.fleet} (it finishes this; controller rollback --before {run.run_id} undoes it)"
+            )
+            return result
+        note = f"{error.where}: {error.what}" if error.where else error.what
+        return result.model_copy(update={"verdict": "REVERT", "reason": "commit-failed", "note": note})
+
+    def _confirmed(self, commit: Commit) -> list[str]:
+        """Hosts that have confirmed it, by the record, or by their own word where that came too late for it."""
+        if commit.confirmed:
+            return commit.confirmed
+        return engine.step(f"ask who has {commit.why}", lambda: told_confirmed(self._context, commit)[0])
 
     def _keep_traceback(self, run_id: str, error: RatchetError) -> None:
         if isinstance(error, Unexpected):
@@ -237,8 +269,19 @@ class Optimize(DBOSConfiguredInstance):
             run.status, run.message = "unverified", f"{run.message}\n{error}"
 
 
-def kept_now(context: RunContext) -> str:
-    """The text of zz-kept.yml; empty, and told, where it cannot be read."""
+def kept_by(context: RunContext, run_id: str, before: dict[str, str], left: dict[str, str]) -> str:
+    """The text of zz-kept.yml that goes with the baselines that a run has left; empty, and told, where it is not known.
+
+    Of a run that ends late a later one may have written it since: its own is what it found, or committed last. Where
+    the hosts were left with what somebody has deployed meanwhile, it is what the file says now.
+    """
+    found = context.run_directory(run_id) / "kept.before.yml"
+    own, text = dict(before), found.read_text() if found.is_file() else ""
+    for commit in commits_of(context.store, run_id):
+        if commit.forward and commit.confirmed:
+            own, text = own | commit.after, commit.kept_after
+    if found.is_file() and all(own.get(host) == configuration for host, configuration in left.items()):
+        return text
     try:
         return read_kept_text(context.project, context.fleet.name)
     except BadInput as error:
@@ -252,14 +295,6 @@ def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:
         won = {result["experiment"] for result in results if result["verdict"] == "KEEP"}
         if trial.experiment.name not in won:
             yield trial
-
-
-def not_settled(result: TrialResult, error: RatchetError) -> TrialResult:
-    """What the run tells of a trial whose verdict could not be carried out: what was measured, and never KEEP."""
-    if result.verdict != "KEEP":
-        return result
-    note = f"{error.where}: {error.what}" if error.where else error.what
-    return result.model_copy(update={"verdict": "REVERT", "reason": "commit-failed", "note": note})
 
 
 def _stopped(stop: dict[str, str]) -> tuple[RunStatus, str]:

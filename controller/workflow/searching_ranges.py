@@ -295,6 +295,8 @@ class _RangeSearch:
 
     def settle(self) -> Searched:
         steps = self._steps
+        if not self._results:
+            return self._searched("", None)
         if self._winner is not None and not self._ended_early:
             plan, result = self._winner
         else:
@@ -306,17 +308,19 @@ class _RangeSearch:
             plan = self._plans[result.trial]
         at = next(index for index, each in enumerate(self._results) if each.trial == result.trial)
         self._results[at], stop = steps.settle(recorded_plan(steps.run_directory, plan), self._results, at)
-        kept = self._results[at].verdict == "KEEP"
+        return self._searched(self._results[at].variant if self._results[at].verdict == "KEEP" else "", stop)
+
+    def _searched(self, winner: str, stop: dict[str, str] | None) -> Searched:
         return Searched(
             results=self._results,
-            baseline=steps.baseline,
+            baseline=self._steps.baseline,
             summary=SearchSummary(
                 experiment=self._experiment.name,
                 stopped=self._stopped,
                 tried=len(standings(self._ledger)),
                 stints=len(self._ledger),
                 seconds=round(seconds_spent(self._ledger), 1),
-                winner=self._results[at].variant if kept else "",
+                winner=winner,
                 importance=self._answers,
             ),
             stop=stop,

@@ -27,7 +27,7 @@ from controller.workflow.quarantine import (
     quarantines,
     too_few,
 )
-from controller.workflow.staging import Rejected, on_record, roll_back, stage_everywhere, tell_undeployed
+from controller.workflow.staging import Rejected, baselines_now, roll_back, stage_everywhere, tell_undeployed
 
 
 def settle(
@@ -92,7 +92,7 @@ class _Settled:
 def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settled) -> _Settled:
     """Carry a KEEP out. What fails before a host has confirmed it is taken back everywhere; nothing later is."""
     baseline = settled.baseline
-    recorded = read_commit(context.store, _commit_id(run_id, trial))
+    recorded = read_commit(context.store, commit_id(run_id, trial.number))
     # What has begun is gone on with: the settings may say already what is being committed.
     edits = {} if recorded else edited_on_baseline(context.fleet, baseline)
     if edits:
@@ -135,8 +135,9 @@ def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settle
     return replace(settled, result=result, baseline=baseline | commit.after, text=text, stop=stop)
 
 
-def _commit_id(run_id: str, trial: TrialPlan) -> str:
-    return f"{run_id}/{trial.number}"
+def commit_id(run_id: str, trial: int) -> str:
+    """The name under which the commit of a trial's KEEP is recorded."""
+    return f"{run_id}/{trial}"
 
 
 def _kept_by_whoever_has_it(
@@ -146,7 +147,7 @@ def _kept_by_whoever_has_it(
 
     Raises the error where none has.
     """
-    commit = read_commit(context.store, _commit_id(run_id, trial))
+    commit = read_commit(context.store, commit_id(run_id, trial.number))
     if commit is None or not commit.forward or not commit.confirmed:
         raise error
     stop = {
@@ -165,10 +166,10 @@ def _planned(
 
     Raises HostFailed, Rejected: it cannot be staged somewhere. BadInput: the kept parameters cannot be written.
     """
-    after = stage_everywhere(context, trial, baseline)
-    # Parameters that both arms had are part of what was measured, unless they are the baseline's already.
+    after, controls = stage_everywhere(context, trial, baseline)
+    # Parameters that both arms had are part of what was measured, unless they are every host's already.
     parameters = dict(trial.variant.parameters)
-    if trial.control_ids != {host: baseline.get(host) for host in trial.control_ids}:
+    if controls != {host: baseline.get(host) for host in controls}:
         parameters = dict(trial.experiment.requires) | parameters
     before = read_kept_text(context.project, context.fleet.name)
     effect = result.confirmed_effect or result.effect
@@ -176,7 +177,7 @@ def _planned(
     name = f"{trial.experiment.name}/{trial.variant.name}"
     comment = ", ".join(part for part in (run_id, name, told) if part)
     return Commit(
-        commit_id=_commit_id(run_id, trial),
+        commit_id=commit_id(run_id, trial.number),
         fleet=context.fleet.name,
         run_id=run_id,
         why=f"the commit of {name}",
@@ -195,22 +196,39 @@ def _failed(result: TrialResult, reason: ReasonCode, note: str, hosts: list[str]
 
 
 def _revert(context: RunContext, run_id: str, settled: _Settled) -> _Settled:
-    """Put the baseline back on every host."""
-    result, baseline = settled.result, on_record(context, settled.baseline)
+    """Put the baseline back on every host.
+
+    What somebody has deployed meanwhile stays, and the run goes on with it; what a later run has, ends this one.
+    """
+    result = settled.result
+    baseline, later = baselines_now(context, settled.baseline)
+    left = baseline | {host: settled.baseline[host] for host in later}
     context.observer(StepStarted(text=f"trial {result.trial}: rolling back and verifying"))
     text = "baseline restored and verified"
     if quarantines(context):
         failed = {host: result.note for host in result.failed_hosts if host in baseline}
         left_out = put_back(context, baseline, failed)
         leave_out(context, run_id, left_out)
-        rest = {host: configuration for host, configuration in baseline.items() if host not in left_out}
-        return replace(settled, baseline=rest, text=f"{text} on {len(rest)} hosts" if left_out else text)
-    try:
-        roll_back(context, baseline)
-    except HandEdited as error:
-        stop = {"status": "failed", "message": f"trial {result.trial}: {error}"}
-        return replace(settled, text=f"baseline live; {error.what}", stop=stop)
-    return replace(settled, text=text)
+        left = {host: configuration for host, configuration in left.items() if host not in left_out}
+        text = f"{text} on {len(left)} hosts" if left_out else text
+    else:
+        try:
+            roll_back(context, baseline)
+        except HandEdited as error:
+            stop = {"status": "failed", "message": f"trial {result.trial}: {error}"}
+            return replace(settled, baseline=left, text=f"baseline live; {error.what}", stop=stop)
+    return replace(settled, baseline=left, text=text, stop=_outrun(result, later))
+
+
+def _outrun(result: TrialResult, later: list[str]) -> dict[str, str] | None:
+    """The end of a run whose hosts another one has given a baseline since."""
+    if not later:
+        return None
+    return {
+        "status": "failed",
+        "message": f"trial {result.trial}: a later run has changed the baseline of {', '.join(later)}; what is left of "
+        "this one was planned against another\n  next: controller optimize, for what it has not tried",
+    }
 
 
 def _stop(context: RunContext, result: TrialResult, left: dict[str, str]) -> dict[str, str] | None:

@@ -179,8 +179,11 @@ def tell_undeployed(context: RunContext, confirmed: dict[str, str]) -> None:
         context.observer(Notice(level="warning", host=host, text=text))
 
 
-def stage_everywhere(context: RunContext, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, str]:
+def stage_everywhere(
+    context: RunContext, trial: TrialPlan, baseline: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Host -> the id to commit: what was measured there; on hosts that have not measured, the same laid over theirs.
+    And host -> the control's id: the baseline's, unless the experiment requires what the host has not.
 
     Raises HostFailed when a host's settings were changed and not deployed, or what was measured is not to be had any
     more; Rejected when nginx refuses it on a host that has not measured; FleetLocked.
@@ -190,10 +193,11 @@ def stage_everywhere(context: RunContext, trial: TrialPlan, baseline: dict[str, 
     statuses, _ = on_each_host(members, read_status)
     lost = {host for host, status in statuses.items() if wanted[host] not in status.get("staged", [])}
     missing = sorted(lost | (set(baseline) - set(wanted)))
+    controls = {host: trial.control_ids[host] for host in wanted if host in trial.control_ids}
     if not missing:
-        return wanted
+        return wanted, controls
     _, staged = push(context, trial.experiment, trial.variant, hosts=missing)
-    _, variants = arm_ids(staged, baseline, context.fleet.name)
+    theirs, variants = arm_ids(staged, baseline, context.fleet.name)
     for host in sorted(lost):
         if variants[host] != wanted[host]:
             raise HostFailed(
@@ -202,7 +206,7 @@ def stage_everywhere(context: RunContext, trial: TrialPlan, baseline: dict[str, 
                 where=host,
                 next_step="run the experiment again",
             )
-    return wanted | variants
+    return wanted | variants, theirs | controls
 
 
 def stage_again(context: RunContext, wanted: dict[str, str], kept: str) -> dict[str, str]:
@@ -279,17 +283,23 @@ def on_record(context: RunContext, baseline: dict[str, str]) -> dict[str, str]:
 
     A host that runs what it has confirmed is on its baseline, and who confirmed another is told.
     """
+    return baselines_now(context, baseline)[0]
+
+
+def baselines_now(context: RunContext, baseline: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """As `on_record`, and the hosts on which it is a later run's."""
     recorded = context.store.baselines(context.fleet.name)
     statuses, _ = on_each_host([host for host in context.fleet.hosts if host.name in baseline], read_status)
-    now = dict(baseline)
+    now, later = dict(baseline), []
     for host, status in sorted(statuses.items()):
         own = status.get("confirmed")
         if own and own != baseline[host] and own == status.get("live") and not status.get("lease"):
             now[host] = str(own)
             known = host in recorded and recorded[host].configuration == own
+            later += [host] if known else []
             text = f"its baseline is {own} by now, confirmed {'by a later run' if known else 'outside a run'}; it stays"
             context.observer(Notice(level="info" if known else "warning", host=host, text=text))
-    return now
+    return now, later
 
 
 def roll_back(context: RunContext, baseline: dict[str, str], *, undo_edits: bool = False) -> None:

@@ -23,9 +23,11 @@ BOUNDARIES = ("going-live", "confirming", "booking")
 
 def keep_something(bay: Bay) -> None:
     """A run that keeps its variant: the rollback's object. Raises RuntimeError."""
-    run = bay.start("optimize", "--fleet", bay.name, "--experiment", "keep", "--seed", "7")
-    if run.wait(240) != 0 or not bay.note_kept():
-        raise RuntimeError(f"nothing was kept: {run.said[-600:]}")
+    for _ in range(3):
+        run = bay.start("optimize", "--fleet", bay.name, "--experiment", "keep", "--seed", "7")
+        if run.wait(240) == 0 and bay.note_kept():
+            return
+    raise RuntimeError(f"nothing was kept: {run.said[-600:]}")
 
 
 def kill(scene: Scene) -> None:

@@ -12,7 +12,7 @@ import pytest
 from controller.adapters.audit import AuditLog
 from controller.adapters.store import Store
 from controller.model.commit import Commit
-from controller.model.errors import HostFailed
+from controller.model.errors import HostFailed, RatchetError, unexpected
 from controller.model.events import Event
 from controller.model.fleet import Fleet, FleetSettings, Host
 from controller.model.project import Project
@@ -98,8 +98,8 @@ class World:
         for host in members:
             try:
                 answers[host.name] = ask(host)
-            except HostFailed as error:
-                failures[host.name] = error
+            except Exception as error:
+                failures[host.name] = error if isinstance(error, RatchetError) else unexpected(error, host.name)
         return answers, failures
 
     def reach(self, host: Host) -> None:

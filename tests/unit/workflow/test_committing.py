@@ -416,3 +416,29 @@ def test_what_was_repaired_by_hand_on_an_open_host_is_not_made_the_baseline_in_p
     world.drift = {}
     assert finish_open(world.context) == {}
     assert_kept(world)
+
+
+def test_a_fault_of_ours_on_one_host_is_that_host_s_failure_and_the_commit_is_finished(world: World) -> None:
+    wrong: list[Exception] = [EOFError("of a library"), IndexError("of another")]
+
+    def failing(_number: int, call: str) -> None:
+        if call == "confirm web-2" and wrong:
+            raise wrong.pop()
+
+    world.at = failing
+    committed = carry_out(world.context, world.commit())
+    assert committed.commit.state == "done" and not committed.doubt and not wrong
+    assert_kept(world)
+
+
+def test_whatever_keeps_the_parameters_from_being_written_is_tried_again(world: World) -> None:
+    wrong: list[Exception] = [FileExistsError(17, "File exists"), UnicodeEncodeError("utf-8", "x", 0, 1, "no")]
+
+    def failing(_number: int, call: str) -> None:
+        if call == "write_kept_text" and wrong:
+            raise wrong.pop()
+
+    world.at = failing
+    committed = carry_out(world.context, world.commit())
+    assert committed.commit.state == "done" and not wrong
+    assert_kept(world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,11 @@ def test_an_answer_to_a_claim_of_another_shape_names_the_host(said: str, monkeyp
     monkeypatch.setattr(claims, "ask", lambda *_, **__: (0, said, ""))
     with pytest.raises(claims.HostFailed, match="gave no answer"):
         claims.ask_program(host, "claim")
+
+
+def test_a_name_that_is_no_text_can_be_written_down_wherever_it_is_told() -> None:
+    found = read_object(
+        r'{"drift": {"conf.d/caf\udce9.conf": "was added"}, "saved": ["\ud83d\ude00", "a\ud800"], "ok": true}'
+    )
+    assert found == {"drift": {r"conf.d/caf\xe9.conf": "was added"}, "saved": ["\U0001f600", r"a\x00"], "ok": True}
+    assert json.dumps(found, ensure_ascii=False).encode()

@@ -144,6 +144,15 @@ def test_what_was_required_and_is_the_baseline_s_already_is_not_written_again(fl
     assert read_kept(fleet.context.project, "web") == {"nginx_gzip_comp_level": 4}
 
 
+def test_what_only_the_measuring_host_has_of_what_is_required_is_kept_for_the_others_too(fleet: Fleet) -> None:
+    fleet.own = {"web-1": {"nginx_live_log": True}}
+    fleet.live["web-1"] = fleet.confirmed["web-1"] = fleet.baseline["web-1"] = fleet.rendered("web-1")
+    settled = fleet.settle(fleet.measured(["web-1"], requires={"nginx_live_log": True}))
+    assert read_kept(fleet.context.project, "web") == {"nginx_live_log": True, "nginx_gzip_comp_level": 4}
+    assert {name: fleet.rendered(name) for name in NAMES} == fleet.confirmed == settled["baseline"]
+    assert "inventory renders to" not in str(fleet.events)
+
+
 def test_hosts_that_have_not_measured_get_the_same_laid_over_theirs(fleet: Fleet) -> None:
     trial = fleet.measured(["web-1"])
     fleet.settle(trial)
@@ -181,6 +190,9 @@ def test_a_run_that_is_resumed_late_neither_commits_over_a_newer_baseline_nor_ca
         settled = fleet.settle(trial, verdict)
         assert settled["result"]["verdict"] == "REVERT"
         assert fleet.confirmed == fleet.live == newer
+        # It was planned against another baseline, and what it leaves is its own.
+        assert settled["stop"]["status"] == "failed" and "a later run has changed the baseline" in str(settled["stop"])
+        assert settled["baseline"] == fleet.baseline
     assert read_kept(fleet.context.project, "web") == {"nginx_worker_processes": 8}
 
 
@@ -258,3 +270,5 @@ def test_what_somebody_deploys_while_a_trial_is_measured_is_told_and_stays(fleet
     settled = fleet.settle(trial, "REVERT")
     assert fleet.confirmed["web-2"] == LATER == fleet.live["web-2"]
     assert settled["result"]["verdict"] == "REVERT" and "confirmed outside a run" in str(fleet.events)
+    # The next trial is measured against it.
+    assert settled["stop"] is None and settled["baseline"] == fleet.baseline | {"web-2": LATER}
