@@ -20,6 +20,9 @@ class LiveDecision(Decision):
     Such a loss may still be the noise of so few pairs: then all pairs that may be tried are, and all of them decide.
     """
 
+    # Hosts whose live instance no valid pair has shown yet: nobody knows of them that it does no harm.
+    unseen: frozenset[str] = frozenset()
+
     def add(self, gain: float | None, *, spoilt: bool = False) -> Outcome:
         self.pairs += 1
         if gain is not None:
@@ -29,10 +32,12 @@ class LiveDecision(Decision):
             self.better.add(gain)
         if self.slower.value >= SLOWER:
             return Outcome("revert", "worse-live", f"evidence {self.slower.value:.3g} that the live instance is slower")
-        if len(self.searched) < self.rule.minimum_pairs:
+        if len(self.searched) < self.rule.minimum_pairs or self.unseen:
             if self.pairs < self.rule.maximum_pairs:
                 return Outcome("continue", None, "")
             note = f"only {len(self.searched)} of {self.pairs} pairs on the live instance were valid"
+            if self.unseen:
+                note += f", none of {', '.join(sorted(self.unseen))}"
             return Outcome("revert", "guardrail-missing-data", note)
         typical = reduction(estimate(self.searched))
         worse = typical < -MARGIN
@@ -49,7 +54,13 @@ class LiveJudge(Judge):
 
     def __init__(self, plan: TrialPlan) -> None:
         super().__init__(plan)
-        self._decision = LiveDecision(Rule.of(plan))
+        self._live = self._decision = LiveDecision(Rule.of(plan))
+        self._live.unseen = frozenset(plan.hosts)
+
+    def _weigh_next(self, pair: Pair) -> Outcome:
+        if pair.valid:
+            self._live.unseen -= {pair.host}
+        return super()._weigh_next(pair)
 
 
 def judge_live(plan: TrialPlan, pairs: Iterable[Pair]) -> Judgement:

@@ -11,7 +11,9 @@ from controller.model.experiment import Frozen, ParameterName, ParameterValue
 # going-live: under the lease, nothing is confirmed; what breaks off here goes back by itself.
 # confirming: from here on it is finished forward, whoever goes on with it.
 # booking: every host that can be reached has confirmed it; settings and baselines are being recorded.
-CommitState = Literal["going-live", "confirming", "booking", "done", "returned"]
+# superseded: what was left of it is another's, or somebody's who has deployed since.
+CommitState = Literal["going-live", "confirming", "booking", "done", "returned", "superseded"]
+ENDED: frozenset[CommitState] = frozenset({"done", "returned", "superseded"})
 
 
 class Commit(Frozen):
@@ -33,6 +35,7 @@ class Commit(Frozen):
         default={}, description="host -> what it may have of earlier commits, where it has not said which"
     )
     confirmed: list[str] = Field(default=[], description="hosts that have said so")
+    left: dict[str, str] = Field(default={}, description="host -> why it is no part of it any more")
     booked: list[str] = Field(
         default=[], description="hosts whose baseline is recorded; with the first ones the parameters are written"
     )
@@ -53,7 +56,7 @@ class Commit(Frozen):
 
     @property
     def ended(self) -> bool:
-        return self.state in {"done", "returned"}
+        return self.state in ENDED
 
     @property
     def open(self) -> list[str]:

@@ -79,6 +79,11 @@ class Claims:
         return {"run": self._run_id, "generation": self._generation} if self._hosts else None
 
     @property
+    def generation(self) -> int:
+        """How often the fleet had been taken when this run took it; 0 of a run that claims nothing."""
+        return self._generation
+
+    @property
     def options(self) -> list[str]:
         """What a call of `ratchet-host` that changes something carries."""
         return ["--run", self._run_id, "--generation", str(self._generation)] if self._hosts else []

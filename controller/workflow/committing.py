@@ -9,7 +9,7 @@ finishes it (open_commits.py). Only ids that are staged and on record go live: n
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -61,14 +61,45 @@ def carry_out(context: RunContext, commit: Commit) -> Committed:
     commit = read_commit(context.store, commit.commit_id) or commit
     if commit.state == "returned":
         raise HostFailed("its commit was broken off before any host had confirmed it, and was taken back")
-    if commit.state == "done":
-        return Committed(commit, {}, {})
+    if commit.ended:
+        return _as_it_is(context, commit)
     if not commit.forward:
         if context.stop.requested:
             raise Interrupted(f"{context.stop.why}, before the change had begun")
-        record_commit(context.store, commit)
+        _record(context, commit)
         commit = _go_live(context, commit)
+    elif moved_on(context, commit):
+        return _as_it_is(context, commit)
     return finish(context, commit)
+
+
+def _record(context: RunContext, commit: Commit) -> None:
+    record_commit(context.store, commit, context.claims.generation)
+
+
+def _as_it_is(context: RunContext, commit: Commit) -> Committed:
+    """An ended commit as its hosts have it by now: it may have been undone since, or have left somebody out.
+
+    Raises HostFailed where no host has it.
+    """
+    statuses, failures = on_each_host(members(context, commit, commit.after), doctor.read_status)
+    has = [host for host, status in statuses.items() if status.get("confirmed") == commit.after[host]]
+    left = {
+        host: f"its baseline is {status.get('confirmed')} by now, not {commit.after[host]}"
+        for host, status in sorted(statuses.items())
+        if host not in has
+    }
+    if not has and not failures:
+        raise HostFailed(f"{commit.why} was undone since: no host has it any more")
+    doubt = {host: error.what for host, error in failures.items()}
+    doubt |= {
+        host: f"nginx does not show that it runs {commit.after[host]}" for host in has if not _runs(statuses[host])
+    }
+    return Committed(commit.model_copy(update={"confirmed": sorted({*has, *doubt})}), doubt, commit.left | left)
+
+
+def _runs(status: Mapping[str, Any]) -> bool:
+    return status.get("live") == status.get("confirmed") and bool(status.get("verified", True))
 
 
 def _go_live(context: RunContext, commit: Commit) -> Commit:
@@ -92,8 +123,10 @@ def _go_live(context: RunContext, commit: Commit) -> Commit:
         if context.stop.requested:
             raise Interrupted(f"{context.stop.why}, before any host had confirmed the change")
         commit = commit.model_copy(update={"state": "confirming"})
-        # From the next line on it is finished forward, and earlier ones are over.
-        record_commit(context.store, commit)
+        # Who was taken over meanwhile learns it here. From the next line on it is finished forward, and earlier ones
+        # are over.
+        context.claims.renew(commit.after)
+        _record(context, commit)
         _end_earlier(context, commit)
     except RatchetError:
         take_back_commit(context, commit, absent)
@@ -110,12 +143,12 @@ def _end_earlier(context: RunContext, commit: Commit) -> None:
             if members(context, behind, behind.open):
                 text = f"{earlier.why} ({earlier.run_id}): {missed(context, behind)}"
                 context.observer(Notice(level="warning", text=text))
-            record_commit(context.store, end_commit(earlier))
+            supersede_commit(context, earlier)
 
 
-def end_commit(commit: Commit) -> Commit:
-    """The commit, over: what is left of it is another's, or the operator's."""
-    return commit.model_copy(update={"state": "done"})
+def supersede_commit(context: RunContext, commit: Commit) -> None:
+    """It is over: what is left of it is another's, or the operator's. Raises HostFailed, FleetLocked."""
+    _record(context, commit.model_copy(update={"state": "superseded"}))
 
 
 def missed(context: RunContext, commit: Commit) -> str:
@@ -127,12 +160,13 @@ def missed(context: RunContext, commit: Commit) -> str:
 
 def _switch(context: RunContext, host: Host, commit: Commit, lease: int) -> None:
     after = commit.after[host.name]
-    if _baseline_of(host, commit) != after:
+    if _baseline_of(host, commit)[0] != after:
         _tell_program(context, host, "switch", after, "--lease", str(lease))
 
 
-def _baseline_of(host: Host, commit: Commit) -> str:
-    """What the host has confirmed, of what the commits on record gave it. Raises Elsewhere, and Refused for edits."""
+def _baseline_of(host: Host, commit: Commit) -> tuple[str, bool]:
+    """What the host has confirmed, of what the commits on record gave it; and whether it was edited since, where that
+    is what the commit goes to. Raises Elsewhere, and Refused for edits of another baseline."""
     before, after = commit.before.get(host.name), commit.after[host.name]
     status = doctor.read_status(host)
     confirmed = status.get("confirmed")
@@ -140,11 +174,12 @@ def _baseline_of(host: Host, commit: Commit) -> str:
         raise Elsewhere(
             f"its baseline is {confirmed} by now, neither {before} nor {after}; it is left", where=host.name
         )
-    if status.get("drift") and status.get("live") == confirmed:
+    edited = bool(status.get("drift"))
+    if edited and status.get("live") == confirmed != after:
         # To confirm anything would make them the baseline, which is the operator's to say.
         what = f"was edited by hand: {doctor.describe_drift(status['drift'])}; undo that (ratchet-host rollback does)"
         raise Refused(what, where=host.name)
-    return str(confirmed)
+    return str(confirmed), edited and confirmed == after
 
 
 def _shown(host: Host, configuration: str) -> None:
@@ -161,6 +196,8 @@ def _tell_program(context: RunContext, host: Host, command: str, *words: str) ->
 
 
 def _failed(failures: dict[str, RatchetError]) -> HostFailed:
+    if not failures:
+        return HostFailed("no host of it is left in the fleet", next_step="controller optimize, for the hosts of now")
     told = [f"{host}: {error.what}" for host, error in sorted(failures.items())]
     return HostFailed(
         "; ".join(told) if len(told) > 1 else next(iter(failures.values())).what,
@@ -180,7 +217,7 @@ def take_back_commit(context: RunContext, commit: Commit, absent: Container[str]
     returned = commit.model_copy(update={"state": "returned"})
     for pause in tries(INSIST_SECONDS[:3]):
         try:
-            record_commit(context.store, returned)
+            _record(context, returned)
             return
         except HostFailed as error:
             told = error.what
@@ -204,13 +241,52 @@ def finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST
         doubt = {name: f"{commit.after[name]} is not confirmed: {error.what}" for name, error in failures.items()}
         commit = commit.model_copy(update={"state": "booking"})
         doubt |= _verify(context, commit, pauses)
+        commit, moved = _without_moved(context, commit, doubt)
+        left |= moved
+        doubt = {host: why for host, why in doubt.items() if host not in moved}
         commit = book(context, commit, pauses)
         if commit.booked == commit.confirmed and not members(context, commit, commit.open):
-            commit = end_commit(commit)
-        insist(context, "the commit", partial(record_commit, context.store, commit), pauses)
+            commit = commit.model_copy(update={"state": "done"})
+        insist(context, "the commit", partial(_record, context, commit), pauses)
     finally:
         context.stop.committing = False
     return Committed(commit, doubt, left)
+
+
+def _without_moved(context: RunContext, commit: Commit, doubt: Mapping[str, str]) -> tuple[Commit, dict[str, str]]:
+    """The commit without hosts that have confirmed it and that somebody has given another baseline before it was
+    written down; and host -> what they have. `doubt`: who does not run it, and is asked."""
+    asked = members(context, commit, (set(commit.confirmed) - set(commit.booked)) & set(doubt))
+    statuses, _ = on_each_host(asked, doctor.read_status)
+    moved = {
+        host: f"its baseline is {status['confirmed']} by now, not {commit.after[host]}; it is left"
+        for host, status in sorted(statuses.items())
+        if status.get("confirmed") not in {None, commit.after[host]}
+    }
+    for host, what in moved.items():
+        context.observer(Notice(level="warning", host=host, text=f"{commit.why}: {what}"))
+    update = {
+        "confirmed": [host for host in commit.confirmed if host not in moved],
+        "after": {host: identity for host, identity in commit.after.items() if host not in moved},
+        "left": commit.left | moved,
+    }
+    return commit.model_copy(update=update), moved
+
+
+def moved_on(context: RunContext, commit: Commit) -> bool:
+    """Whether hosts that had confirmed it have another baseline since: who has missed it follows the fleet, and not it.
+
+    It is superseded then.
+    """
+    statuses, _ = on_each_host(members(context, commit, commit.confirmed), doctor.read_status)
+    moved = sorted(host for host, status in statuses.items() if status.get("confirmed") != commit.after[host])
+    if moved:
+        text = f"{', '.join(moved)} has another baseline since"
+        if members(context, commit, commit.open):
+            text += f"; {missed(context, commit)}"
+        context.observer(Notice(level="warning", text=f"{commit.why} ({commit.run_id}): {text}"))
+        supersede_commit(context, commit)
+    return bool(moved)
 
 
 def _nobody_has_it(
@@ -258,11 +334,12 @@ def _confirm(
             update={
                 "confirmed": sorted({*commit.confirmed, *answers}),
                 "after": {host: identity for host, identity in commit.after.items() if host not in left},
+                "left": commit.left | left,
             }
         )
         if answers:
             # The end of this phase is recorded again: a database that is locked just now keeps nobody waiting.
-            insist(context, "the commit", partial(record_commit, context.store, commit), ())
+            insist(context, "the commit", partial(_record, context, commit), ())
         # Told when it is on record: whatever the telling comes to.
         for name, answer in sorted(answers.items()):
             tell_adopted(context, name, answer)
@@ -281,8 +358,9 @@ def _confirm(
 
 
 def _confirm_one(context: RunContext, commit: Commit, host: Host) -> dict[str, Any]:
-    _baseline_of(host, commit)
-    return _tell_program(context, host, "confirm", commit.after[host.name])
+    if _baseline_of(host, commit)[1]:
+        return {"ok": True}  # it has it; what was edited since is the operator's to make the baseline
+    return _tell_program(context, host, "confirm", commit.after[host.name], "--unedited")
 
 
 def _verify(context: RunContext, commit: Commit, pauses: Sequence[float]) -> dict[str, str]:

@@ -7,7 +7,7 @@ soak, with the probe's load on it, while its health is watched. Only then is it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,24 +35,39 @@ from controller.model.trial import (
 )
 from controller.workflow import evidence
 from controller.workflow.context import RunContext
+from controller.workflow.hosts import on_each_host, read_status
 from controller.workflow.probing import Probing
 from controller.workflow.quarantine import named_hosts
 from controller.workflow.stints import read_stints
 
-# Valid pairs over all hosts together, too few to prove a gain, enough to see harm; and how many may be tried, where
-# pairs are spoilt or those few look like harm.
+# Valid pairs over all hosts together, too few to prove a gain, enough to see harm, and at least one a host; and how
+# many times as many may be tried, where pairs are spoilt or those few look like harm.
 LIVE_PAIRS = 6
-LIVE_PAIRS_AT_MOST = 18
-LIVE_TIMING = TrialTiming(
-    block_seconds=2.0, burn_in_seconds=0.3, minimum_pairs=LIVE_PAIRS, maximum_pairs=LIVE_PAIRS_AT_MOST, confirm_pairs=0
-)
+LIVE_PAIRS_AT_MOST = 3
+
+
+def live_timing(hosts: int) -> TrialTiming:
+    """The timing of a live check on so many hosts."""
+    pairs = max(LIVE_PAIRS, hosts)
+    return TrialTiming(
+        block_seconds=2.0,
+        burn_in_seconds=0.3,
+        minimum_pairs=pairs,
+        maximum_pairs=LIVE_PAIRS_AT_MOST * pairs,
+        confirm_pairs=0,
+    )
 
 
 def live_plan(trial: TrialPlan) -> TrialPlan:
     """The live check of a trial, as a trial: the same arms in a switchback, with an order of its own."""
     experiment = _steady(trial.experiment).model_copy(update={"objective": live_objective(trial.experiment.objective)})
     return trial.model_copy(
-        update={"design": "switchback", "timing": LIVE_TIMING, "seed": trial.seed + 1, "experiment": experiment}
+        update={
+            "design": "switchback",
+            "timing": live_timing(len(trial.hosts)),
+            "seed": trial.seed + 1,
+            "experiment": experiment,
+        }
     )
 
 
@@ -105,8 +120,13 @@ def soak_run_id(run_id: str) -> str:
     return f"{run_id}.soak"
 
 
-def go_live(context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult) -> TrialResult:
-    """A KEEP after its check on the live instance (of a duet) and its soak; it is none any more when either finds harm.
+def go_live(
+    context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, baseline: Mapping[str, str]
+) -> TrialResult:
+    """A KEEP after its check on the live instance and its soak; it is none any more when either finds harm.
+
+    What was measured live, on every host, is not checked there again. Nothing is switched where a host's baseline is
+    not the run's any more: a resumed run may come late.
 
     One whose sockets differ is left as it is: each switch would reset connections of users. Its commit does it once.
 
@@ -115,7 +135,9 @@ def go_live(context: RunContext, run_id: str, trial: TrialPlan, result: TrialRes
     if trial.sockets_differ:
         return result
     started = time.monotonic()
-    if result.verdict == "KEEP" and trial.design == "duet":
+    if result.verdict == "KEEP":
+        result = _still_of_this_run(context, trial, result, baseline)
+    if result.verdict == "KEEP" and (trial.design == "duet" or _unseen(context, run_id, trial, result)):
         live = check_live(context, run_id, trial)
         result = result.model_copy(update={"live": live})
         if not live.passed:
@@ -126,6 +148,29 @@ def go_live(context: RunContext, run_id: str, trial: TrialPlan, result: TrialRes
         if not soak.passed:
             result = _reverted(result, soak, f"in the soak: {soak.note}")
     return result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
+
+
+def _still_of_this_run(
+    context: RunContext, trial: TrialPlan, result: TrialResult, baseline: Mapping[str, str]
+) -> TrialResult:
+    """The result; reverted where users would be switched between what somebody has put out of service."""
+    hosts = [host for host in context.fleet.hosts if host.name in trial.hosts]
+    statuses, _ = on_each_host(hosts, read_status)
+    others = {host: status.get("confirmed") for host, status in sorted(statuses.items())}
+    changed = [f"{host}: its baseline is {now} by now" for host, now in others.items() if now != baseline.get(host)]
+    if not changed:
+        return result
+    note = f"not tried on the live instance: {'; '.join(changed)}"
+    return result.model_copy(update={"verdict": "REVERT", "reason": "host-failed", "note": note})
+
+
+def _unseen(context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult) -> bool:
+    """Whether the trial's own pairs, on the live instance, lack a host: they are the soak's reference."""
+    try:
+        pairs = reference_pairs(context.run_directory(run_id), trial, result)
+    except (evidence.EvidenceInvalid, OSError, ValueError):
+        return False  # the soak says so
+    return bool(set(trial.hosts) - {pair.host for pair in pairs if pair.valid})
 
 
 def _reverted(result: TrialResult, check: LiveCheck | SoakCheck, note: str) -> TrialResult:

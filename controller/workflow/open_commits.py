@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from controller.adapters.store import open_commits, record_commit
+from controller.adapters.store import open_commits
 from controller.model.commit import Commit
 from controller.model.errors import HostFailed, RestoreUnverified
 from controller.model.events import Notice
-from controller.workflow import hosts as doctor
 from controller.workflow.booking import INSIST_SECONDS
-from controller.workflow.committing import end_commit, finish, members, missed, take_back_commit, told_confirmed
+from controller.workflow.committing import finish, moved_on, take_back_commit, told_confirmed
 from controller.workflow.context import RunContext
 
 
@@ -33,29 +32,16 @@ def finish_open(context: RunContext, *, undoing: bool = False) -> dict[str, str]
         if not confirmed:
             _tell(context, commit, "no host has confirmed it: taking it back")
             take_back_commit(context, commit)
-        elif not undoing and not _moved_on(context, commit):
+        elif not undoing and not moved_on(context, commit):
             waits = f"waits for {', '.join(commit.open)}" if commit.booked and commit.open else "was broken off"
             _tell(context, commit, f"{waits}; finishing it")
             try:
                 doubt |= finish(context, commit, INSIST_SECONDS[:2]).doubt
-            except (HostFailed, RestoreUnverified) as error:
+            except HostFailed as error:
                 _tell(context, commit, f"not carried out: {error.what}", level="warning")
+            except RestoreUnverified as error:
+                doubt |= dict.fromkeys(error.where.split(", "), error.what)
     return doubt
-
-
-def _moved_on(context: RunContext, commit: Commit) -> bool:
-    """Whether hosts that had it have another baseline since: who has missed it follows the fleet, and not it."""
-    statuses, _ = doctor.on_each_host(members(context, commit, commit.booked), doctor.read_status)
-    moved = sorted(host for host, status in statuses.items() if status.get("confirmed") != commit.after[host])
-    if moved:
-        _tell(
-            context,
-            commit,
-            f"{', '.join(moved)} has another baseline since; {missed(context, commit)}",
-            level="warning",
-        )
-        record_commit(context.store, end_commit(commit))
-    return bool(moved)
 
 
 def supersede(context: RunContext, commit: Commit) -> Commit:

@@ -35,7 +35,7 @@ from controller.model.errors import (
 from controller.model.events import Notice, StepStarted
 from controller.model.experiment import Experiment
 from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary, Strategy
-from controller.model.trial import TrialPlan, TrialResult
+from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.workflow import engine
 from controller.workflow.checking import check
 from controller.workflow.committing import told_confirmed
@@ -196,7 +196,9 @@ class Optimize(DBOSConfiguredInstance):
             )
             return result
         note = f"{error.where}: {error.what}" if error.where else error.what
-        return result.model_copy(update={"verdict": "REVERT", "reason": "commit-failed", "note": note})
+        broken: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
+        reason = broken if commit is None else "commit-failed"
+        return result.model_copy(update={"verdict": "REVERT", "reason": reason, "note": note})
 
     def _confirmed(self, commit: Commit) -> list[str]:
         """Hosts that have confirmed it, by the record, or by their own word where that came too late for it."""

@@ -51,8 +51,8 @@ def _seal(context: RunContext, result: RunResult, left: dict[str, str], kept: st
     result = result.model_copy(
         update={
             "seconds": round((context.clock() - started).total_seconds(), 1),
-            # As the run left them: who seals it late may find another run's.
-            "baseline_after": dict(sorted((result.baseline_before | left).items())),
+            # As the run left them: who seals it late may find another run's. Whom it left out, it has left nothing.
+            "baseline_after": dict(sorted(left.items())),
         }
     )
     result = tell_left_out(context, result, left, statuses)
@@ -63,7 +63,7 @@ def _seal(context: RunContext, result: RunResult, left: dict[str, str], kept: st
     _write_report(context, result)
     if result.status != "taken-over":
         # Else the hosts are another run's, which may be measuring.
-        refresh_dashboards(context, result.baseline_after)
+        refresh_dashboards(context, result.baseline_before | left)
     tell(context, result)
     # Last: until then a controller that is killed leaves an unfinished run, whose resumption seals it again.
     context.store.record_run(

@@ -141,7 +141,7 @@ class Steps:
         plan = recorded_plan(self.run_directory, trial).model_copy(update={"hosts": result.hosts})
         document = engine.step(
             f"live check of trial {trial.number}",
-            lambda: json_document(go_live(self.context, self.plan.run_id, plan, result)),
+            lambda: json_document(go_live(self.context, self.plan.run_id, plan, result, self.baseline)),
         )
         return TrialResult.model_validate(document)
 

@@ -127,10 +127,13 @@ def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settle
     message = f"trial {trial.number} is kept on {len(confirmed)} of {len(baseline)} hosts; " + "; ".join(
         f"{host}: {why}" for host, why in sorted(doubt.items())
     )
-    message += (
-        f"\n  next: make it reachable, then: controller rollback --fleet {context.fleet.name} (it finishes this; "
-        f"controller rollback --before {run_id} undoes it everywhere)"
-    )
+    fleet = context.fleet.name
+    if set(doubt) - set(left):
+        message += f"\n  next: make it reachable, then: controller rollback --fleet {fleet} (it finishes this)"
+    if left:
+        play = f"ansible-playbook -i inventory/{fleet} playbooks/commit.yml --limit {','.join(sorted(left))}"
+        message += f"\n  next: for what the inventory says: {play}"
+    message += f"\n  or, to undo it everywhere: controller rollback --fleet {fleet} --before {run_id}"
     stop = {"status": "unverified", "message": message}
     return replace(settled, result=result, baseline=baseline | commit.after, text=text, stop=stop)
 

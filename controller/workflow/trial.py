@@ -63,7 +63,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
     observation = Probing(trial, plan.run_id, context, judge_of(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
-    return _finish(context, go_live(context, plan.run_id, trial, result))
+    return _finish(context, go_live(context, plan.run_id, trial, result, baseline))
 
 
 def _quarantined(context: RunContext, trial: TrialPlan, error: HostFailed, started: float) -> TrialResult:

@@ -5,18 +5,35 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from controller.adapters.store.database import Store, commits
-from controller.model.commit import Commit
+from controller.model.commit import ENDED, Commit
+from controller.model.errors import FleetLocked
 
 
-def record_commit(store: Store, commit: Commit) -> None:
-    """Insert or update it. Raises HostFailed."""
+def record_commit(store: Store, commit: Commit, generation: int = 0) -> None:
+    """Insert or update it, unless a later holder of the fleet has written it since: whoever woke up late has no word.
+
+    Raises HostFailed; FleetLocked when it came too late.
+    """
     values = {
         "fleet": commit.fleet,
         "state": commit.state,
         "started_at": commit.started_at,
+        "generation": generation,
         "document": commit.model_dump_json(),
     }
-    store.upsert(commits, {"commit_id": commit.commit_id}, values)
+    same = commits.c.commit_id == commit.commit_id
+    ours = sa.and_(same, commits.c.generation <= generation)
+    with store.transaction() as connection:
+        if connection.execute(sa.update(commits).where(ours).values(**values)).rowcount:
+            return
+        if connection.execute(sa.select(commits.c.commit_id).where(same)).first() is None:
+            connection.execute(sa.insert(commits).values(commit_id=commit.commit_id, **values))
+            return
+    raise FleetLocked(
+        f"{commit.why} was gone on with by another command meanwhile; nothing was recorded",
+        where=commit.fleet,
+        next_step=f"see what is going on: controller status --fleet {commit.fleet}",
+    )
 
 
 def read_commit(store: Store, commit_id: str) -> Commit | None:
@@ -29,7 +46,7 @@ def read_commit(store: Store, commit_id: str) -> Commit | None:
 
 def open_commits(store: Store, fleet: str) -> list[Commit]:
     """The fleet's, broken off or not confirmed by every host yet; oldest first. Raises HostFailed."""
-    query = sa.select(commits.c.document).where(commits.c.fleet == fleet, commits.c.state.not_in(["done", "returned"]))
+    query = sa.select(commits.c.document).where(commits.c.fleet == fleet, commits.c.state.not_in(sorted(ENDED)))
     with store.transaction() as connection:
         documents = connection.execute(query.order_by(commits.c.started_at)).scalars().all()
     return [Commit.model_validate_json(document) for document in documents]

@@ -77,6 +77,7 @@ commits = sa.Table(
     sa.Column("fleet", sa.String(64), nullable=False, index=True),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("started_at", sa.String(40), nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
 )
 

@@ -142,3 +142,18 @@ def test_an_edited_variant_s_text_is_kept_when_it_is_pushed_again(host: Host) ->
     assert host.stage(baseline=BASELINE, variant=VARIANT)["ok"]
     assert kept(host) == VARIANT + "# try\n"
     assert host.ratchet("rollback")["saved"] and host.status()["drift"] is None
+
+
+def test_who_asks_for_it_confirms_nothing_that_was_edited_meanwhile(host: Host) -> None:
+    site = "/etc/nginx/sites-enabled/edited.conf"
+    assert host.ratchet("switch", VARIANT_ID, "--lease", "30")["ok"]
+    host.put(site, "# by hand\n")
+    try:
+        refused = host.ratchet("confirm", VARIANT_ID, "--unedited")
+        assert not refused["ok"] and f"edited by hand since the last confirm: {site}" in refused["error"]
+        status = host.status()
+        assert (status["live"], status["confirmed"]) == (VARIANT_ID, BASELINE_ID)
+    finally:
+        host.run(f"rm {site}")
+    confirmed = host.ratchet("confirm", VARIANT_ID, "--unedited")
+    assert confirmed["ok"] and confirmed["confirmed"] == VARIANT_ID

@@ -16,7 +16,7 @@ from controller.model.errors import HostFailed, RatchetError, unexpected
 from controller.model.events import Event
 from controller.model.fleet import Fleet, FleetSettings, Host
 from controller.model.project import Project
-from controller.workflow import booking, committing, hosts, open_commits
+from controller.workflow import booking, committing, hosts
 from controller.workflow.context import RunContext
 
 BEFORE, AFTER, LATER = "a" * 16, "b" * 16, "c" * 16
@@ -70,7 +70,6 @@ class World:
         monkeypatch.setattr(committing.time, "sleep", self.sleep)
         for module, name in (
             (committing, "record_commit"),
-            (open_commits, "record_commit"),
             (booking, "write_kept_text"),
         ):
             monkeypatch.setattr(module, name, self.counted(name, getattr(module, name)))
@@ -119,6 +118,8 @@ class World:
         self.reach(host)
         if command in self.refusing.get(host.name, set()):
             return {"ok": False, "error": f"nginx refuses it on {host.name}"}
+        if "--unedited" in words and self.drift.get(host.name):
+            return {"ok": False, "error": "edited by hand since the last confirm"}
         if command == "rollback":
             self.live[host.name] = self.confirmed[host.name]
         else:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.adapters.files.kept import kept_file, read_kept, read_kept_text, write_kept_text
-from controller.adapters.store import open_commits, read_commit
-from controller.model.errors import HostFailed, Interrupted, RestoreUnverified
+from controller.adapters.store import open_commits, read_commit, record_commit
+from controller.model.errors import FleetLocked, HostFailed, Interrupted, RestoreUnverified
 from controller.workflow.committing import carry_out
 from controller.workflow.open_commits import finish_open, supersede
 from tests.unit.workflow.commit_world import AFTER, BEFORE, LATER, NAMES, Killed, World
@@ -442,3 +445,107 @@ def test_whatever_keeps_the_parameters_from_being_written_is_tried_again(world: 
     committed = carry_out(world.context, world.commit())
     assert committed.commit.state == "done" and not wrong
     assert_kept(world)
+
+
+def test_a_commit_that_was_undone_is_not_told_as_carried_out_to_who_resumes_its_run(world: World) -> None:
+    carry_out(world.context, world.commit())
+    world.live = world.confirmed = dict.fromkeys(NAMES, BEFORE)
+    with pytest.raises(HostFailed, match="was undone since: no host has it any more"):
+        carry_out(world.context, world.commit())
+    assert world.confirmed == dict.fromkeys(NAMES, BEFORE)
+
+
+def test_who_resumes_a_carried_out_commit_is_told_whom_it_has_left_and_who_does_not_show_it(world: World) -> None:
+    world.confirmed["web-3"] = world.live["web-3"] = LATER
+    world.at = lambda _number, call: world.live.update({"web-2": BEFORE}) if call == "write_kept_text" else None
+    with pytest.raises(HostFailed, match="web-3"):
+        carry_out(world.context, world.commit())
+    world.confirmed["web-3"] = world.live["web-3"] = BEFORE
+
+    def elsewhere(_number: int, call: str) -> None:
+        if call == "confirm web-1":
+            world.confirmed["web-3"] = world.live["web-3"] = LATER
+
+    world.at = elsewhere
+    first = carry_out(world.context, world.commit(commit_id="r-1/2"))
+    assert list(first.left) == ["web-3"]
+    world.live["web-2"] = BEFORE
+    again = carry_out(world.context, world.commit(commit_id="r-1/2"))
+    assert list(again.left) == ["web-3"]
+    assert again.doubt == {"web-2": f"nginx does not show that it runs {AFTER}"}
+
+
+def test_what_is_undone_by_hand_before_it_is_booked_stays_undone_and_is_not_recorded(world: World) -> None:
+    record_commit(world.store, world.commit(state="confirming", confirmed=["web-1"]))
+    world.lease_ends()
+    assert finish_open(world.context) == {}
+    assert world.confirmed == dict.fromkeys(NAMES, BEFORE) and recorded(world) == {}
+    assert read_kept_text(world.context.project, "web") == "" and open_commits(world.store, "web") == []
+    assert "web-1 has another baseline since; web-2,web-3 has missed it" in str(world.events)
+
+
+class Holder:
+    """The claims of one of two controllers; `over`: the fleet is another's by now."""
+
+    options: tuple[str, ...] = ()
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.over = False
+
+    def renew(self, _names: object) -> None:
+        if self.over:
+            raise FleetLocked("run r-1 was taken over", where="web-1")
+
+    def refused(self, said: object) -> FleetLocked | None:
+        return FleetLocked("taken over", where="web-1") if self.over and said else None
+
+    def still_ours(self, names: Collection[str]) -> list[str]:
+        return [] if self.over else list(names)
+
+
+@pytest.mark.parametrize("moment", range(2, 5))
+def test_a_controller_that_wakes_up_late_does_not_reopen_what_was_undone_meanwhile(world: World, moment: int) -> None:
+    """Suspended at its so-manyth record; another takes over, undoes its change, and keeps one of its own."""
+    mine: Any = Holder(1)
+    other: Any = Holder(2)
+    late = dataclasses.replace(world.context, claims=mine)
+    later = dataclasses.replace(world.context, claims=other)
+    records: list[str] = []
+
+    def suspended(_number: int, call: str) -> None:
+        records.extend([call] if call == "record_commit" else [])
+        if call == "record_commit" and len(records) == moment:
+            world.at = lambda *_: None
+            mine.over = True
+            world.lease_ends()
+            finish_open(later, undoing=True)
+            undo = world.commit(
+                commit_id="rollback-1", run_id="rollback-1", before=dict(world.confirmed), parameters={}, kept_after="",
+                after=dict.fromkeys(NAMES, BEFORE), without_absent=True,
+            )  # fmt: skip
+            assert carry_out(later, supersede(later, undo)).commit.state == "done"
+
+    world.at = suspended
+    with contextlib.suppress(FleetLocked, HostFailed):
+        carry_out(late, world.commit())
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, BEFORE)
+    assert finish_open(later) == {}
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, BEFORE)
+    assert set(recorded(world).values()) <= {BEFORE} and read_kept_text(world.context.project, "web") == ""
+
+
+@pytest.mark.parametrize("when", ["after its switch", "before, with a trial's variant live"])
+def test_an_edit_is_never_confirmed_with_a_commit(world: World, when: str) -> None:
+    def edit(_number: int, call: str) -> None:
+        if call == "switch web-3":
+            world.drift["web-1"] = {"conf.d/site.conf": "was edited"}
+
+    if when == "after its switch":
+        world.at = edit
+    else:
+        world.drift["web-1"] = {"conf.d/site.conf": "was edited"}
+        world.live["web-1"] = AFTER
+    done = carry_out(world.context, world.commit())
+    assert world.confirmed["web-1"] == BEFORE
+    assert "edited by hand" in done.doubt["web-1"]

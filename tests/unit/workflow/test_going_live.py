@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from controller.judge.live import LiveJudge
 from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
 from controller.report.words import live_words
+from controller.workflow import going_live
 from controller.workflow.going_live import go_live, live_plan
 from controller.workflow.planning import design_of
 from controller.workflow.results import trial_result
+from tests.unit.judge.judge_trials import pair
+
+STEADY = {"rss_bytes": 40_000_000, "open_files": 30}
 
 
 def trial(objective: dict[str, object], mode: str = "steady", parameter: str = "nginx_gzip_comp_level") -> TrialPlan:
@@ -74,8 +81,45 @@ def test_what_listens_on_other_sockets_is_committed_without_being_tried_on_users
         update={"verdict": "KEEP"}
     )
     nobody: Any = None  # whoever asked a host would need it
-    result = go_live(nobody, "r-1", plan, kept)
+    result = go_live(nobody, "r-1", plan, kept, {})
     assert (result.verdict, result.live, result.soak, result.sockets_differ) == ("KEEP", None, None, True)
     assert live_words(result) == (
         "its sockets differ, so it was never switched to and fro under users; committing it re-opens the sockets once"
     )
+
+
+@pytest.mark.parametrize("hosts", [1, 6, 7, 12, 40])
+def test_every_host_is_seen_live_before_a_duet_goes_on_to_its_soak(hosts: int) -> None:
+    names = [f"h{number}" for number in range(1, hosts + 1)]
+    plan = trial({"metric": "p95"}).model_copy(update={"hosts": names, "soak_seconds": 10.0})
+    check = live_plan(plan)
+    judge, taken = LiveJudge(check), []
+    for number in range(1, check.timing.maximum_pairs + 1):
+        for host in names:
+            if not judge.decided:
+                taken.append(pair(number, host=host, control={"metrics": STEADY}, variant={"metrics": STEADY}))
+                judge.add(taken[-1])
+    assert judge.judgement().action == "keep" and {each.host for each in taken} == set(names)
+    assert len(taken) == max(6, hosts)
+
+
+def test_a_host_without_a_pair_on_the_live_instance_is_no_pass_and_is_named() -> None:
+    check = live_plan(trial({"metric": "p95"}).model_copy(update={"hosts": ["h1", "h2"]}))
+    judge = LiveJudge(check)
+    for number in range(1, check.timing.maximum_pairs + 1):
+        judge.add(pair(number, control={"metrics": STEADY}, variant={"metrics": STEADY}))
+    said = judge.judgement()
+    assert (said.action, said.reason) == ("revert", "guardrail-missing-data") and said.note.endswith("none of h2")
+
+
+def test_nothing_is_switched_where_the_baseline_is_another_one_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = trial({"metric": "p95"}).model_copy(update={"soak_seconds": 10.0})
+    kept = trial_result(plan, None, [], reason="proven-gain", note="", seconds=1.0).model_copy(
+        update={"verdict": "KEEP"}
+    )
+    monkeypatch.setattr(going_live, "on_each_host", lambda _hosts, _ask: ({"h1": {"confirmed": "c" * 16}}, {}))
+    monkeypatch.setattr(going_live, "check_live", lambda *_: pytest.fail("users were switched"))
+    context: Any = SimpleNamespace(fleet=SimpleNamespace(hosts=[]), run_directory=Path)
+    result = go_live(context, "r-1", plan, kept, {"h1": "a" * 16})
+    assert (result.verdict, result.reason) == ("REVERT", "host-failed")
+    assert "h1: its baseline is cccccccccccccccc by now" in result.note

@@ -81,6 +81,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     switching.add_argument("--lease", type=lease_argument, default=CONFIRM_LEASE)
     confirm = commands.add_parser("confirm", parents=[fenced], help="make one live, and the baseline")
     confirm.add_argument("configuration", type=identity_argument)
+    confirm.add_argument("--unedited", action="store_true", help="refuse where files were edited by hand since")
     rollback = commands.add_parser(
         "rollback", parents=[fenced], help="make the baseline live, or an earlier configuration the baseline"
     )

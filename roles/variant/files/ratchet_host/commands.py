@@ -58,11 +58,14 @@ def require_accepted(identity: str) -> None:
         raise Refused(f"nginx refuses {identity}: {problem}")
 
 
-def command_confirm(identity: str, fence: Fence) -> dict[str, Any]:
+def command_confirm(identity: str, fence: Fence, *, unedited: bool = False) -> dict[str, Any]:
+    """`unedited`: edits by hand are not made part of the baseline; where there are any, it is refused."""
     with changing():
         refuse_during_session()
         fence.check()
         differences = drift()
+        if unedited and differences:
+            raise Refused("edited by hand since the last confirm: " + ", ".join(differences))
         healed = identity in {live(), confirmed()} and edited(identity)
         if healed:
             heal(identity)

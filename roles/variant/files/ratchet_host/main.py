@@ -40,7 +40,7 @@ def dispatch(arguments: argparse.Namespace) -> dict[str, Any]:
         case "confirm":
             from ratchet_host.commands import command_confirm
 
-            return command_confirm(arguments.configuration, fence_of(arguments))
+            return command_confirm(arguments.configuration, fence_of(arguments), unedited=arguments.unedited)
         case "rollback":
             from ratchet_host.commands import command_rollback
 
