@@ -6,17 +6,16 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import paramiko
-from paramiko.pkey import UnknownKeyType
 
 from controller.adapters.files.atomic import replacing
 from controller.adapters.patience import spread
-from controller.adapters.ssh.failures import ConnectionBroken, UnknownHostKey, classify
-from controller.adapters.ssh.stream import Stream, chunks, close_quietly, exit_status
-from controller.model.errors import BadInput, HostFailed, Transient
+from controller.adapters.ssh.failures import ConnectionBroken, UnknownHostKey, classify, telling
+from controller.adapters.ssh.stream import PACE_SECONDS, Stream, chunks, close_quietly, end_input, exit_status
+from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 from controller.model.fleet import Host
 
 CONNECT_SECONDS = 8.0
@@ -32,6 +31,8 @@ BACKOFF_SECONDS = (0.5, 1.5)
 SEND_SECONDS = 10.0
 LARGEST_OUTPUT_BYTES = 16 << 20
 LARGEST_DOWNLOAD_BYTES = 1 << 30
+# 8 KiB/s: an old ISDN line takes it, and a host that drips is given up within a minute.
+LEAST_DOWNLOADED = int(PACE_SECONDS) * 8 << 10
 
 # paramiko logs each failure with a traceback; they are told by the errors raised here.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
@@ -65,7 +66,7 @@ class Connection:
         """
         taken: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
         with self._started(command) as channel:
-            channel.shutdown_write()
+            end_input(channel, self._host.name)
             deadline = time.monotonic() + timeout
             for source, data in chunks(channel, self._host.name, idle=timeout, deadline=deadline):
                 taken[source] += data
@@ -87,12 +88,13 @@ class Connection:
             idle: the longest silence, in seconds.
             limit: the largest file, in bytes.
 
-        Raises HostFailed when the command fails or floods, the connection breaks, or the disk here is full.
+        Raises HostFailed when the command fails, floods or drips, the connection breaks, or the disk here is full.
         """
         said, size = b"", 0
         with replacing(local) as file, self._started(command) as channel:
-            channel.shutdown_write()
-            for source, data in chunks(channel, self._host.name, idle=idle, deadline=float("inf")):
+            end_input(channel, self._host.name)
+            parts = chunks(channel, self._host.name, idle=idle, deadline=float("inf"), least=LEAST_DOWNLOADED)
+            for source, data in parts:
                 if source == "err":
                     said = (said + data)[-4096:]
                     continue
@@ -108,18 +110,13 @@ class Connection:
     @contextmanager
     def _started(self, command: str) -> Iterator[paramiko.Channel]:
         transport = self._client.get_transport()
-        try:
+        step = "is the host overloaded, or its account locked? controller status shows it"
+        with telling("the host does not start a command", self._host.name, step):
             if transport is None:
                 raise paramiko.SSHException("the connection is closed")
             channel = transport.open_session(timeout=CHANNEL_SECONDS)
             channel.settimeout(SEND_SECONDS)
             channel.exec_command(command)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise ConnectionBroken(
-                f"the host does not start a command: {error or type(error).__name__}",
-                where=self._host.name,
-                next_step="is the host overloaded, or its account locked? controller status shows it",
-            ) from None
         try:
             yield channel
         finally:
@@ -141,7 +138,8 @@ def connect(
     try:
         yield Connection(client, host)
     finally:
-        client.close()
+        with suppress(Exception):
+            client.close()
 
 
 def ask(
@@ -208,14 +206,14 @@ def _connect_once(host: Host, user: str, key: paramiko.PKey) -> paramiko.SSHClie
         transport = client.get_transport()
         if transport is not None:
             transport.set_keepalive(KEEPALIVE_SECONDS)
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except RatchetError:
+        client.close()
+        raise
+    except Exception as error:  # what a server sends may raise anything in paramiko's parsers
         client.close()
         if connection is not None:
             connection.close()
         raise classify(error, host, user) from None
-    except BadInput:
-        client.close()
-        raise
     return client
 
 
@@ -226,7 +224,7 @@ def _load_key(path: Path) -> paramiko.PKey:
         what, step = "the SSH key has a passphrase", f"give the fleet a key of its own: ssh-keygen -p -f {path}"
     except FileNotFoundError:
         what, step = "the SSH key is missing", "controller provision writes it; a static fleet names it in hosts.yml"
-    except (OSError, ValueError, TypeError, paramiko.SSHException, UnknownKeyType) as error:
+    except Exception as error:  # paramiko lets errors of the key's own parser through
         what, step = f"the SSH key cannot be read: {error}", "it must be an OpenSSH private key of this user (0600)"
     raise BadInput(what, where=str(path), next_step=step)
 

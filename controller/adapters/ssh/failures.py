@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
@@ -11,10 +13,26 @@ from controller.model.errors import HostFailed, RatchetError, Transient
 from controller.model.fleet import Host
 
 SSH_PORT = 22
+LOOK = "is the host up? controller status shows it; then run the command again"
 
 
 class ConnectionBroken(HostFailed):
     """The connection broke under a command, which may have run, or not."""
+
+
+@contextmanager
+def telling(what: str, host: str, next_step: str = LOOK) -> Iterator[None]:
+    """Whatever is raised inside and is none of ours becomes ConnectionBroken; `what`: `the host does not start it`.
+
+    What a host sends may raise anything: paramiko lets errors of its parsers through. For calls of paramiko only.
+    """
+    try:
+        yield
+    except RatchetError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ConnectionBroken(f"{what}: {reason}", where=host, next_step=next_step) from None
 
 
 class HostKeyUnknown(paramiko.SSHException):
@@ -78,6 +96,8 @@ def classify(error: Exception, host: Host, user: str) -> RatchetError:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if not isinstance(error, (paramiko.SSHException, OSError, EOFError)):
+        return f"what answers there does not speak SSH as it should ({type(error).__name__}: {error})"
     text = getattr(error, "strerror", None) or str(error)
     # paramiko's words for no greeting at all, and for keys that were not agreed on in time.
     if "banner" in text or text == "No existing session":

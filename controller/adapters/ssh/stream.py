@@ -11,41 +11,61 @@ from typing import Literal
 
 import paramiko
 
-from controller.adapters.ssh.failures import ConnectionBroken
+from controller.adapters.ssh.failures import LOOK, ConnectionBroken, telling
 from controller.model.errors import HostFailed
 
 CHUNK_BYTES = 65536
 LONGEST_LINE_BYTES = 4 << 20
 STDERR_KEPT_BYTES = 4096
 EXIT_STATUS_SECONDS = 10.0
+PACE_SECONDS = 60.0
+BROKEN = "the connection broke under the command"
 
 Source = Literal["out", "err"]
 
 
-def chunks(channel: paramiko.Channel, host: str, *, idle: float, deadline: float) -> Iterator[tuple[Source, bytes]]:
+def chunks(
+    channel: paramiko.Channel, host: str, *, idle: float, deadline: float, least: int = 0
+) -> Iterator[tuple[Source, bytes]]:
     """Both outputs of a command as they come, to their end.
 
     Args:
         idle: the longest silence, in seconds.
         deadline: by the monotonic clock.
+        least: bytes that have to come within each PACE_SECONDS: a host that drips is never silent.
 
-    Raises HostFailed when the command is silent or running for too long.
+    Raises HostFailed when the command is silent, running or dripping for too long, or when the connection breaks.
     """
     poller = select.poll()
-    poller.register(channel.fileno(), select.POLLIN)
+    with telling(BROKEN, host):
+        poller.register(channel.fileno(), select.POLLIN)
+    started = time.monotonic()
+    taken, paced = 0, started + PACE_SECONDS
     while True:
-        left = min(idle, deadline - time.monotonic())
+        now = time.monotonic()
+        if now > paced:
+            if taken < least:
+                close_quietly(channel)
+                raise HostFailed(
+                    f"it sends too slowly: {taken} bytes within {PACE_SECONDS:.0f} s, at least {least} are expected",
+                    where=host,
+                    next_step="is the host overloaded, or the line to it? look at it, then run the command again",
+                )
+            taken, paced = 0, now + PACE_SECONDS
+        left = min(idle, deadline - now)
         if left <= 0 or not poller.poll(left * 1000):
             close_quietly(channel)
+            talks = left < idle < deadline - started
             raise HostFailed(
-                f"no answer within {idle:.0f} s",
+                f"not done within {deadline - started:.0f} s" if talks else f"no answer within {idle:.0f} s",
                 where=host,
                 next_step="is the host overloaded or cut off? look at it, then run the command again",
             )
-        if channel.recv_ready():
-            yield "out", channel.recv(CHUNK_BYTES)
-        elif channel.recv_stderr_ready():
-            yield "err", channel.recv_stderr(CHUNK_BYTES)
+        with telling(BROKEN, host):
+            chunk = _next(channel)
+        if chunk is not None:
+            taken += len(chunk[1])
+            yield chunk
         elif channel.eof_received or channel.closed:
             return
         else:
@@ -53,10 +73,24 @@ def chunks(channel: paramiko.Channel, host: str, *, idle: float, deadline: float
             time.sleep(0.001)
 
 
+def _next(channel: paramiko.Channel) -> tuple[Source, bytes] | None:
+    if channel.recv_ready():
+        return "out", channel.recv(CHUNK_BYTES)
+    if channel.recv_stderr_ready():
+        return "err", channel.recv_stderr(CHUNK_BYTES)
+    return None
+
+
 def close_quietly(channel: paramiko.Channel) -> None:
     """Close a channel; that its connection is gone already is fine."""
-    with suppress(paramiko.SSHException, OSError, EOFError):
+    with suppress(Exception):
         channel.close()
+
+
+def end_input(channel: paramiko.Channel, host: str) -> None:
+    """Tell the command that no input will come. Raises HostFailed."""
+    with telling(BROKEN, host):
+        channel.shutdown_write()
 
 
 def exit_status(channel: paramiko.Channel, host: str) -> int:
@@ -67,7 +101,7 @@ def exit_status(channel: paramiko.Channel, host: str) -> int:
         raise ConnectionBroken(
             "the connection broke before the command had ended",
             where=host,
-            next_step="is the host up? controller status shows it; then run the command again",
+            next_step=LOOK,
         )
     return status
 
@@ -91,27 +125,24 @@ class Stream:
 
     def send(self, line: str) -> None:
         """Send one line. Raises HostFailed when the command does not take it. Safe from any thread."""
-        try:
-            self._channel.sendall(line.encode() + b"\n")
-        except (OSError, EOFError) as error:
-            raise HostFailed(
-                f"the command takes no input: {error or 'it does not read'}",
-                where=self._host,
-                next_step="is the host up? controller status shows it",
-            ) from None
+        text = line.encode() + b"\n"
+        with telling("the command takes no input", self._host):
+            self._channel.sendall(text)
 
-    def lines(self, timeout: float) -> Iterator[str]:
+    def lines(self, timeout: float, *, longest: float = float("inf")) -> Iterator[str]:
         """The lines of its output to the end, without their newlines; undecodable bytes are replaced.
 
         Args:
             timeout: the longest silence, in seconds.
+            longest: seconds from now to its end, where the caller knows them.
 
         Ends quietly when this side has closed the stream. Raises HostFailed when the command is silent for too long,
         when the connection breaks, or when the command fails (with what it said on stderr).
         """
         pending = b""
+        deadline = time.monotonic() + longest
         try:
-            for source, data in chunks(self._channel, self._host, idle=timeout, deadline=float("inf")):
+            for source, data in chunks(self._channel, self._host, idle=timeout, deadline=deadline):
                 if source == "err":
                     self._stderr = (self._stderr + data)[-STDERR_KEPT_BYTES:]
                     continue

@@ -6,6 +6,7 @@ import configparser
 import re
 import shlex
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 from controller.adapters.files.keys import generate_key
 from controller.adapters.ssh import Connection, ask, connect
 from controller.adapters.ssh.connection import DISABLED_ALGORITHMS
+from controller.adapters.ssh.failures import ConnectionBroken
 from controller.model.errors import BadInput, HostFailed
 from controller.model.fleet import Host
 
@@ -324,3 +326,91 @@ def test_ansible_s_ssh_is_as_strict() -> None:
     assert options["stricthostkeychecking"] in {"true", "yes"}
     assert not re.search(r"-cbc|nistp|group14|group-exchange", options["ciphers"] + options["kexalgorithms"])
     assert all("etm" in mac for mac in options["macs"].split(","))
+
+
+def _packet(body: bytes) -> bytes:
+    padding = 8 - (len(body) + 5) % 8
+    padding += 8 if padding < 4 else 0
+    return struct.pack("!IB", len(body) + padding + 1, padding) + body + b"\0" * padding
+
+
+GREETING = b"SSH-2.0-x\r\n"
+NEGOTIATION = GREETING + _packet(b"\x14" + b"a" * 16 + (struct.pack("!I", 2) + b"\xff\xfe") * 10 + b"\0" * 5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\xff\xfe\xff\n" * 3,
+        b"SSH-\xff\r\n",
+        b"SSH-2.0\r\n",
+        GREETING + _packet(b""),
+        GREETING + _packet(b"\x14"),
+        NEGOTIATION,
+        GREETING + _packet(b"\x01" + struct.pack("!II", 1, 3) + b"\xff\xfe\xfd"),
+        GREETING + b"\0" * 8,
+    ],
+)
+def test_a_server_that_answers_garbage_is_a_host_that_failed(
+    host: Host, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    for name in ("BANNER_SECONDS", "NEGOTIATION_SECONDS", "AUTHENTICATION_SECONDS"):
+        monkeypatch.setattr(f"controller.adapters.ssh.connection.{name}", 1.0)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(answer)
+            connection.recv(65536)
+            connection.shutdown(socket.SHUT_WR)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        garbage = host.model_copy(update={"port": listener.getsockname()[1]})
+        failed = pytest.raises(HostFailed, match="web-1")
+        with failed, connect(garbage, user="ratchet", attempts=1):
+            pass
+
+
+@pytest.mark.parametrize("method", ["exec_command", "shutdown_write", "recv", "fileno"])
+@pytest.mark.parametrize("error", [EOFError(), IndexError("byte"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "start")])
+def test_whatever_paramiko_raises_under_a_command_is_told_as_a_broken_connection(
+    ssh: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+) -> None:
+    real = getattr(paramiko.Channel, method)
+
+    def fail(channel: paramiko.Channel, *arguments: object) -> object:
+        if channel.get_transport().server_mode:
+            return real(channel, *arguments)
+        raise error
+
+    monkeypatch.setattr(paramiko.Channel, method, fail)
+    for ask_it in (lambda: ssh.run("echo x", timeout=5), lambda: ssh.download("echo x", tmp_path / "file")):
+        with pytest.raises(ConnectionBroken) as caught:
+            ask_it()
+        assert caught.value.where == "web-1"
+        assert caught.value.next_step
+    assert not (tmp_path / "file").exists()
+
+
+def test_an_error_of_whoever_talks_with_a_command_stays_what_it_is(ssh: Connection) -> None:
+    with pytest.raises(ZeroDivisionError), ssh.stream("cat"):
+        raise ZeroDivisionError
+
+
+def test_a_host_that_drips_is_given_up_and_a_slow_line_is_not(
+    ssh: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.adapters.ssh.stream.PACE_SECONDS", 0.5)
+    monkeypatch.setattr("controller.adapters.ssh.connection.LEAST_DOWNLOADED", 4096)
+    ssh.download("for i in 1 2 3 4 5; do head -c 8192 /dev/zero; sleep 0.2; done", tmp_path / "slow")
+    assert (tmp_path / "slow").stat().st_size == 5 * 8192
+    with pytest.raises(HostFailed, match="it sends too slowly"):
+        ssh.download("while :; do echo x; sleep 0.1; done", tmp_path / "drips")
+    assert not (tmp_path / "drips").exists()
+
+
+def test_a_stream_ends_at_the_longest_time_that_its_caller_knows(ssh: Connection) -> None:
+    with ssh.stream("while :; do echo x; sleep 0.1; done") as channel, pytest.raises(HostFailed, match="not done"):
+        for _ in channel.lines(timeout=0.5, longest=2):
+            pass
