@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from controller.adapters.files.private_state import state_folder
 from controller.adapters.patience import spread
 from controller.adapters.secrets import masked, read_secret
+from controller.adapters.store import postgresql
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
 URL = "RATCHET_DATABASE_URL"
 SQLITE_WAIT_SECONDS = 20
-CONNECT_SECONDS = 10
 BACKOFF_SECONDS = (0.2, 1.0, 3.0)
 # The day of 1970-01-01 as SQLite counts days.
 UNIX_EPOCH_DAY = 2440587.5
@@ -142,10 +142,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._hidden = _passwords(url)
         try:
-            sqlite = url.startswith("sqlite")
-            # SQLite waits that long for another writer; a connection that the server has closed is not used again.
-            options = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"connect_timeout": CONNECT_SECONDS}
-            self._engine = sa.create_engine(url, connect_args=options, pool_pre_ping=not sqlite, hide_parameters=True)
+            self._engine = _engine(sa.make_url(url))
             self._create_tables()
         except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:
             raise BadInput(
@@ -280,6 +277,17 @@ class Store:
     def _told(self, error: Exception) -> str:
         """The error's first line, without what the database's address keeps secret."""
         return masked((str(error) or type(error).__name__).splitlines()[0], *self._hidden)
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() == "sqlite":
+        # It waits that long for another writer.
+        return sa.create_engine(url, connect_args={"timeout": SQLITE_WAIT_SECONDS}, hide_parameters=True)
+    # A connection that the server has closed is not used again.
+    options = postgresql.options(url)
+    engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
+    postgresql.limit_waits(engine)
+    return engine
 
 
 def _passwords(url: str) -> list[str]:

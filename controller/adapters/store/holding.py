@@ -150,6 +150,8 @@ class FleetHold:
         self._by_force = by_force
         self._seconds = seconds
         self._ending = threading.Event()
+        self._losing = threading.Lock()
+        self._trouble = "the database does not answer"
         self.generation = 0
         """Which process of the run this is: higher for each that takes the fleet."""
         self.taken_over = False
@@ -163,6 +165,7 @@ class FleetHold:
         self._lock.__enter__()
         try:
             self._row = FleetRow(self.store, self._fleet, self._lock.name, self._lock.held_by, seconds=self._seconds)
+            asked = time.monotonic()
             before = self._row.take(by_force=self._by_force)
             self.generation = next_generation(self.store, self._fleet)
         except BaseException:
@@ -170,24 +173,37 @@ class FleetHold:
             raise
         if before is not None and before.run_id != self._lock.held_by.run_id:
             self._tell(f"fleet {self._fleet}: taken over from {before.words()}")
+        self._renewed = asked
         self._thread = threading.Thread(target=self._renew, name="fleet-row", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, name="fleet-row-watch", daemon=True).start()
         return self
 
     def _renew(self) -> None:
-        renewed = time.monotonic()
         while not self._ending.wait(self._seconds / 4):
+            asked = time.monotonic()
             try:
                 if not self._row.renew():
                     held = held_row(self.store, self._fleet)
                     self.taken_over = True
-                    self._lost(f"fleet {self._fleet} was taken over by {held[0].words() if held else 'somebody'}")
+                    self._lose(f"fleet {self._fleet} was taken over by {held[0].words() if held else 'somebody'}")
                     return
-                renewed = time.monotonic()
+                self._renewed = asked
             except RatchetError as error:
-                if time.monotonic() - renewed > self._seconds:
-                    self._lost(f"fleet {self._fleet} could not be held for {self._seconds:.0f} s: {error.what}")
-                    return
+                self._trouble = error.what
+
+    def _watch(self) -> None:
+        """A renewal that hangs must not keep the work from its end."""
+        while not self._ending.wait(max(0.0, self._renewed + self._seconds - time.monotonic())):
+            if time.monotonic() - self._renewed >= self._seconds:
+                self._lose(f"fleet {self._fleet} could not be held for {self._seconds:.0f} s: {self._trouble}")
+                return
+
+    def _lose(self, why: str) -> None:
+        with self._losing:
+            if not self._ending.is_set():
+                self._ending.set()
+                self._lost(why)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

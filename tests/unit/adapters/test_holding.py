@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from controller.adapters.store import FleetHold, Store, held_row
 from controller.adapters.store.holding import next_generation
-from controller.model.errors import FleetLocked, HostFailed
+from controller.model.errors import BadInput, FleetLocked, HostFailed
 from controller.model.project import Project
 from tests.postgres import Cluster
 
@@ -143,6 +147,62 @@ def test_who_is_taken_over_by_force_learns_it_and_does_not_release_the_other_s_r
         held = held_row(store, "prod")
         assert held is not None
         assert held[0].run_id == "r-2"
+
+
+@pytest.fixture
+def stalled(postgresql: Cluster) -> Iterator[Callable[[], None]]:
+    """Call it to stop all processes of the server, which then takes connections and answers none."""
+    stopped: list[int] = []
+
+    def stall() -> None:
+        main = int((postgresql.folder / "data/postmaster.pid").read_text().split()[0])
+        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(main)], capture_output=True, text=True, check=True)
+        stopped.extend([main, *map(int, found.stdout.split())])
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+
+    yield stall
+    for pid in stopped:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_holder_whose_database_stalls_learns_it_in_time_though_its_renewal_hangs(
+    postgresql: Cluster, stalled: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.adapters.store.database.BACKOFF_SECONDS", (0.1,))
+    monkeypatch.setattr("controller.adapters.store.postgresql.ANSWER_SECONDS", 4.0)
+    monkeypatch.setattr("controller.adapters.store.postgresql.CONNECTION", {"connect_timeout": 2})
+    store, lost, told = Store(postgresql.url()), threading.Event(), []
+    with hold(tmp_path, store, "r-1", lost=lambda _: lost.set(), tell=told.append, seconds=1.0):
+        stalled()
+        assert lost.wait(3)
+    assert "is free in 1 s" in told[0]
+
+
+def test_a_database_that_stalls_is_an_error_of_the_command_and_serves_again_later(
+    postgresql: Cluster, stalled: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.adapters.store.database.BACKOFF_SECONDS", (0.1,))
+    monkeypatch.setattr("controller.adapters.store.postgresql.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("controller.adapters.store.postgresql.CONNECTION", {"connect_timeout": 2})
+    url = postgresql.url()
+    store = Store(url)
+    with pytest.raises(HostFailed, match=r"has not answered for 1 s"), store.transaction() as connection:
+        stalled()
+        connection.execute(sa.text("SELECT 1"))
+    with pytest.raises(BadInput, match="cannot be opened"):
+        Store(url)
+
+
+def test_a_statement_that_waits_for_another_s_lock_ends(postgresql: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.adapters.store.postgresql.STATEMENT_SECONDS", 1)
+    store = Store(postgresql.url())
+    with store.transaction() as other:
+        other.execute(sa.text("LOCK TABLE ratchet_runs"))
+        with pytest.raises(HostFailed, match="statement timeout"):
+            store.unfinished()
+    assert store.unfinished() == []
 
 
 def test_a_holder_whose_database_is_gone_learns_it_when_its_time_is_over(
