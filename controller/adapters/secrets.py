@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +16,20 @@ from controller.model.errors import BadInput
 COMMAND_SECONDS = 30
 LARGEST_BYTES = 64 << 10
 HIDDEN = "***"
+
+TOKEN = "HCLOUD_TOKEN"  # noqa: S105 - the variable's name
+DATABASE = "RATCHET_DATABASE_URL"
+
+# Ours, and where they are: no child has a use for them.
+_OURS = re.compile(rf"({TOKEN}|{DATABASE})(_|$)|PGPASSWORD$|DBOS_")
+# Others', as far as a name tells. Not SSH_AUTH_SOCK, SSH_ASKPASS, PWD and PATH.
+_THEIRS = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|BEARER|WEBHOOK|DATABASE_URL|(API|ACCESS|PRIVATE)_?KEY"
+    r"|(^|_)(PAT|AUTH|DSN|KEY|COOKIE)$|_(PASS|PWD)$",
+    re.IGNORECASE,
+)
+# Where Ansible finds a secret: without them it finds none.
+_ANSIBLES_PATHS = re.compile(r"ANSIBLE_\w+_FILE$")
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,16 @@ def read_secret(environment: Mapping[str, str], name: str) -> Secret | None:
     if environment.get(command):
         return Secret(_of_command(command, environment[command]).strip(), command)
     return None
+
+
+def is_ours(name: str) -> bool:
+    """Whether a variable holds a secret of the controller's own, or says where it is."""
+    return bool(_OURS.match(name))
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable holds a secret, by its name: ours, or one that somebody else has set."""
+    return is_ours(name) or bool(_THEIRS.search(name) and not _ANSIBLES_PATHS.match(name))
 
 
 def masked(text: str, *secrets: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -24,11 +23,9 @@ from controller.adapters.ansible.strays import (
     new_call,
     remove_left_folders,
 )
-from controller.model.errors import BadInput, HostFailed
+from controller.adapters.secrets import is_secret
+from controller.model.errors import BadInput, HostFailed, printable
 from controller.model.project import Project, bundle
-
-# ansible-runner copies the environment into its artifacts; nothing with such a name may get there.
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|PRIVATE_?KEY|DATABASE_URL", re.IGNORECASE)
 
 HostStatus = Literal["ok", "failed", "unreachable"]
 
@@ -106,13 +103,14 @@ class _Collector:
 
     def _host_event(self, kind: str, data: dict[str, Any]) -> None:
         outcome = self.hosts.setdefault(str(data.get("host")), HostOutcome())
-        result = data.get("res") or {}
+        said = data.get("res") or {}
+        result = said if isinstance(said, dict) else {"msg": said}
         outcome.changed = outcome.changed or bool(result.get("changed"))
         if isinstance(result.get("ratchet"), dict):
             outcome.documents.append(result["ratchet"])
         diff = result.get("diff")
         if diff:
-            outcome.diffs.extend(diff if isinstance(diff, list) else [diff])
+            outcome.diffs.extend(one for one in (diff if isinstance(diff, list) else [diff]) if isinstance(one, dict))
         if kind != "runner_on_ok" and not data.get("ignore_errors"):
             outcome.status = "unreachable" if kind == "runner_on_unreachable" else "failed"
             outcome.task = str(data.get("task", ""))
@@ -120,20 +118,21 @@ class _Collector:
 
 
 def _message(result: dict[str, Any]) -> str:
-    """The most telling text of a failed task's result."""
+    """The most telling text of a failed task's result. Bytes that are no UTF-8 come as what no record would take."""
     ratchet = result.get("ratchet")
     if isinstance(ratchet, dict) and ratchet.get("error"):
-        return str(ratchet["error"])
+        return printable(str(ratchet["error"]))
     for key in ("msg", "stderr", "module_stderr", "stdout"):
         text = str(result.get(key) or "").strip()
         if text:
-            return text[-1500:]
+            return printable(text[-1500:])
     return "no message"
 
 
 def _environment(project: Project, marks: dict[str, str]) -> dict[str, str]:
     config = project.root / "ansible.cfg"
-    blanked = {name: "" for name in os.environ if SECRET_NAMES.search(name)}
+    # ansible-runner takes over the environment of this process: what is not to go on can only be made empty.
+    blanked = {name: "" for name in os.environ if is_secret(name)}
     return (
         blanked
         | marks
@@ -147,6 +146,25 @@ def _environment(project: Project, marks: dict[str, str]) -> dict[str, str]:
             # Ansible starts in no other encoding, and whatever the operator's is need not be installed.
             "LC_ALL": "C.UTF-8",
         }
+    )
+
+
+def _without_environment(private: str) -> Callable[..., None]:
+    """For ansible-runner's states: what it was started with, the environment too, is not to stay on the disk."""
+
+    def handle(data: dict[str, Any], **_: Any) -> None:
+        if data.get("status") == "running":
+            for file in Path(private).glob("artifacts/*/command"):
+                file.unlink(missing_ok=True)
+
+    return handle
+
+
+def _not_run(playbook: str, error: OSError) -> HostFailed:
+    return HostFailed(
+        f"playbook {playbook} cannot be run here: {error.strerror or error}",
+        where=str(error.filename or ""),
+        next_step="free the disk of the temporary folder, or name another: TMPDIR=...; then run the command again",
     )
 
 
@@ -176,7 +194,8 @@ def run_playbook(
 
     Whoever changes something (not `check`) holds the fleet: what a killed controller has left of it is ended first.
 
-    Raises BadInput when the playbook does not exist. Failed hosts are in the result: see `raise_for_failures`.
+    Raises BadInput when the playbook does not exist, HostFailed when the disk here is full. Failed hosts are in the
+    result: see `raise_for_failures`.
     """
     import ansible_runner
 
@@ -190,8 +209,11 @@ def run_playbook(
         # Who changes nothing ends nothing: it may not hold the fleet.
         end_leftovers(marks[FLEET_VARIABLE])
     collector = _Collector(on_task)
-    remove_left_folders()
-    private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{marks[CALL_VARIABLE]}-")
+    try:
+        remove_left_folders()
+        private = tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{marks[CALL_VARIABLE]}-")
+    except OSError as error:
+        raise _not_run(playbook, error) from None
     started = time.monotonic()
     try:
         if extra_vars:
@@ -211,13 +233,16 @@ def run_playbook(
             quiet=True,
             timeout=int(timeout),
             event_handler=collector,
+            status_handler=_without_environment(private),
             cancel_callback=(cancel or threading.Event()).is_set,
             rotate_artifacts=1,
         )
         if runner.status in {"canceled", "timeout"}:
             end_call(marks[CALL_VARIABLE])
-    except BaseException:
+    except BaseException as error:
         end_call(marks[CALL_VARIABLE])
+        if isinstance(error, OSError):
+            raise _not_run(playbook, error) from None
         raise
     finally:
         shutil.rmtree(private, ignore_errors=True)

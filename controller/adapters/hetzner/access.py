@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from controller.adapters.secrets import read_secret, sources
+from controller.adapters.secrets import TOKEN, read_secret, sources
 from controller.model.errors import BadInput
 
 DEFAULT_ENDPOINT = "https://api.hetzner.cloud/v1"
-TOKEN = "HCLOUD_TOKEN"  # noqa: S105 - the variable's name
 SOURCES = " or ".join(", ".join(sources(TOKEN)).rsplit(", ", 1))
 
 

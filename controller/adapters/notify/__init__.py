@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from controller.adapters.secrets import is_ours
 from controller.model.errors import HostFailed
 
 ALERT_SECONDS = 30.0
@@ -15,14 +16,16 @@ TOLD = 300
 
 
 def alert(command: Sequence[str], document: dict[str, Any], *, seconds: float = ALERT_SECONDS) -> None:
-    """Run the command, word by word and without a shell. Raises HostFailed when it fails or takes longer."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HCLOUD_TOKEN")}
+    """Run the command, word by word and without a shell. Raises HostFailed when it fails or takes longer.
+
+    It gets none of our secrets; those of others may be what it tells somebody by.
+    """
+    environment = {name: value for name, value in os.environ.items() if not is_ours(name)}
     try:
         done = subprocess.run(
             list(command),
-            input=json.dumps(document, sort_keys=True) + "\n",
+            input=json.dumps(document, sort_keys=True).encode() + b"\n",
             capture_output=True,
-            text=True,
             timeout=seconds,
             check=False,
             env=environment,
@@ -32,5 +35,5 @@ def alert(command: Sequence[str], document: dict[str, Any], *, seconds: float = 
     except (OSError, ValueError) as error:
         raise HostFailed(f"the alert command cannot be run: {error}", where=command[0]) from None
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-TOLD:] or "it gave no reason"
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-TOLD:] or "it gave no reason"
         raise HostFailed(f"the alert command ended with {done.returncode}: {said}", where=command[0])

@@ -14,12 +14,11 @@ import sqlalchemy as sa
 
 from controller.adapters.files.private_state import state_folder
 from controller.adapters.patience import spread
-from controller.adapters.secrets import masked, read_secret
+from controller.adapters.secrets import DATABASE, masked, read_secret
 from controller.adapters.store import postgresql
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
-URL = "RATCHET_DATABASE_URL"
 SQLITE_WAIT_SECONDS = 20
 BACKOFF_SECONDS = (0.2, 1.0, 3.0)
 # The day of 1970-01-01 as SQLite counts days.
@@ -104,7 +103,7 @@ def database_url(project: Project) -> str:
     """RATCHET_DATABASE_URL, or by a file, descriptor or command as the token; else an SQLite file in the project's
     state folder (created, 0700). Raises BadInput.
     """
-    secret = read_secret(os.environ, URL)
+    secret = read_secret(os.environ, DATABASE)
     if secret is not None:
         if not secret.text:
             raise BadInput("the database's address is empty", where=secret.source, next_step="set it, or unset it")
@@ -148,7 +147,7 @@ class Store:
             raise BadInput(
                 f"the database cannot be opened: {self._told(error)}",
                 where=_shown(url),
-                next_step=f"check {URL}, or that .ratchet/ is writable and its disk is not full",
+                next_step=f"check {DATABASE}, or that .ratchet/ is writable and its disk is not full",
             ) from None
 
     def _create_tables(self) -> None:
@@ -306,4 +305,4 @@ def _shown(url: str) -> str:
     try:
         return sa.engine.make_url(url).set(query={}).render_as_string(hide_password=True)
     except (sa.exc.ArgumentError, ValueError):
-        return URL
+        return DATABASE

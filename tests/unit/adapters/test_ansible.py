@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.ansible import run_playbook
+from controller.adapters.ansible.playbooks import _Collector
 from controller.adapters.ansible.strays import (
     CALL_VARIABLE,
     FLEET_VARIABLE,
@@ -95,12 +97,17 @@ def test_a_playbook_runs_whatever_the_operators_locale_is(
 
 
 def test_secrets_stay_out_of_ansibles_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = (
+        "HCLOUD_TOKEN HCLOUD_TOKEN_FILE RATCHET_DATABASE_URL RATCHET_DATABASE_URL_COMMAND PGPASSWORD VAULT_PASSPHRASE"
+    )
     for name in (
-        "HCLOUD_TOKEN",
-        "RATCHET_DATABASE_URL",
-        "RATCHET_DATABASE_URL_COMMAND",
-        "PGPASSWORD",
-        "VAULT_PASSPHRASE",
+        *names.split(),
+        "GITHUB_PAT",
+        "VAULT_AUTH",
+        "BEARER",
+        "SLACK_WEBHOOK",
+        "RESTIC_KEY",
+        "DBOS_CONDUCTOR_KEY",
     ):
         monkeypatch.setenv(name, "planted-secret")
     monkeypatch.setenv("PLANTED", "planted-word")
@@ -108,6 +115,72 @@ def test_secrets_stay_out_of_ansibles_environment(project: Project, monkeypatch:
     environment = (project.inventory("prod") / "environment").read_text()
     assert "planted-word" in environment
     assert "planted-secret" not in environment
+
+
+VAULTED = """
+- name: Look into the vault
+  hosts: one
+  gather_facts: false
+  tasks:
+    - name: Hold it against what was put in
+      ansible.builtin.assert: {that: [vaulted == "s3"]}
+"""
+
+
+def test_a_vault_is_opened_by_the_file_that_the_environment_names(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.root / "pw").write_text("x\n")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(project.root / "pw"))
+    command = [str(Path(sys.executable).with_name("ansible-vault")), "encrypt_string", "s3", "--name", "vaulted"]
+    locked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project.root).stdout
+    (project.inventory("prod") / "group_vars/all").mkdir(parents=True)
+    (project.inventory("prod") / "group_vars/all/secret.yml").write_text(locked)
+    (project.playbooks / "vaulted.yml").write_text(VAULTED)
+    run_playbook(project, "prod", "vaulted.yml").raise_for_failures()
+
+
+def test_the_environment_is_not_on_the_disk_while_a_playbook_runs(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("PLANTED", "planted-word")
+    seen: list[str] = []
+
+    def look(_: str) -> None:
+        for file in (tmp_path / "tmp").rglob("*"):
+            seen.append(file.name)
+            assert not file.is_file() or "planted-word" not in file.read_text(errors="replace"), file
+
+    (project.playbooks / "quick.yml").write_text(QUICK)
+    run_playbook(project, "prod", "quick.yml", on_task=look).raise_for_failures()
+    assert "artifacts" in seen
+
+
+def test_a_playbook_that_finds_no_room_here_says_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(HostFailed, match=r"say\.yml cannot be run here: No such file") as caught:
+        run_playbook(project, "prod", "say.yml")
+    assert "TMPDIR" in caught.value.next_step
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(HostFailed, match="No space left on device"):
+        run_playbook(project, "prod", "say.yml", extra_vars={"word": "x"})
+
+
+@pytest.mark.parametrize("said", [["a"], "text", {"msg": 'unknown directive "\udcff\0"', "diff": "text"}])
+def test_a_task_may_say_anything(said: object) -> None:
+    collector = _Collector(None)
+    collector({"event": "runner_on_failed", "event_data": {"host": "one", "res": said}})
+    assert collector.hosts["one"].message.encode().isascii()
+    assert collector.hosts["one"].diffs == []
 
 
 def test_a_cancelled_playbook_ends_early_and_leaves_no_process(project: Project) -> None:
