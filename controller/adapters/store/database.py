@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
@@ -109,7 +110,8 @@ def database_url(project: Project) -> str:
             raise BadInput("the database's address is empty", where=secret.source, next_step="set it, or unset it")
         # The driver that we ship, whatever SQLAlchemy takes for the default.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", secret.text)
-    return f"sqlite:///{state_folder(project) / 'ratchet.db'}"
+    # Not by hand: a `?` in the path would begin the options.
+    return sa.URL.create("sqlite", database=str(state_folder(project) / "ratchet.db")).render_as_string()
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,12 @@ class Store:
 
 
 def _engine(url: sa.URL) -> sa.Engine:
+    engine = _patient(url)
+    sa.event.listen(engine, "before_cursor_execute", _with_storable_words, retval=True)
+    return engine
+
+
+def _patient(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         # It waits that long for another writer.
         return sa.create_engine(url, connect_args={"timeout": SQLITE_WAIT_SECONDS}, hide_parameters=True)
@@ -287,6 +295,23 @@ def _engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True, hide_parameters=True)
     postgresql.limit_waits(engine)
     return engine
+
+
+def _with_storable_words(
+    _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+) -> tuple[str, Any]:
+    return statement, _storable(parameters)
+
+
+def _storable(value: Any) -> Any:
+    """Words of hosts may hold what no database takes: bytes that were no UTF-8 (lone surrogates), or NUL."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode().replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {name: _storable(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_storable, value))
+    return value
 
 
 def _passwords(url: str) -> list[str]:

@@ -9,15 +9,18 @@ import json
 import os
 import re
 import socket
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
 from controller.adapters.files.private_state import state_folder
-from controller.model.errors import FleetLocked
+from controller.model.errors import BadInput, FleetLocked, HostFailed, RatchetError
 from controller.model.project import Project
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LOOKING_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class Holder:
 
 
 class FleetLock:
-    """A context manager. Raises FleetLocked, naming the holder, when another live process has the fleet."""
+    """A context manager. Raises FleetLocked, naming the holder, when another live process has the fleet.
+
+    Raises BadInput when a folder is in the place of the lock's file, HostFailed when the disk here takes no lock.
+    """
 
     def __init__(self, project: Project, fleet: str, *, run_id: str, since: str) -> None:
         self._project = project
@@ -46,15 +52,20 @@ class FleetLock:
 
     @classmethod
     def holder(cls, project: Project, fleet: str) -> Holder | None:
-        """Who holds a fleet now; None when nobody does, or when it has not yet said who it is."""
+        """Who holds a fleet now; None when nobody does, or when it has not yet said who it is. Raises HostFailed."""
+        path = project.state / "locks" / fleet
         try:
-            descriptor = os.open(project.state / "locks" / fleet, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _failed(path, error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _parse(os.read(descriptor, 4096).decode(errors="replace"))
+        except OSError as error:
+            raise _failed(path, error) from None
         finally:
             os.close(descriptor)
         return None
@@ -72,16 +83,30 @@ class FleetLock:
 
     def __enter__(self) -> FleetLock:
         state_folder(self._project, "locks")
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = os.read(self._descriptor, 4096).decode(errors="replace")
-            os.close(self._descriptor)
-            raise self._locked(text) from None
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._take()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+        except OSError as error:
+            raise _failed(self._path, error) from None
+        return self
+
+    def _take(self) -> None:
+        deadline = time.monotonic() + LOOKING_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # Who only looks (`holder`) has it for a moment too.
+                if time.monotonic() >= deadline:
+                    raise self._locked(os.read(self._descriptor, 4096).decode(errors="replace")) from None
+                time.sleep(0.02)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(asdict(self.held_by)).encode(), 0)
-        return self
 
     def _locked(self, text: str) -> FleetLocked:
         holder = _parse(text)
@@ -94,8 +119,19 @@ class FleetLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.ftruncate(self._descriptor, 0)
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def _failed(path: Path, error: OSError) -> RatchetError:
+    if isinstance(error, IsADirectoryError):
+        return BadInput("a folder is in the place of the fleet's lock", where=str(path), next_step=f"rmdir {path}")
+    return HostFailed(
+        f"the fleet's lock cannot be used: {error.strerror or error}",
+        where=str(path),
+        next_step="free the disk, or make the file and its folder yours, then run the command again",
+    )
 
 
 def _parse(text: str) -> Holder | None:

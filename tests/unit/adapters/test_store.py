@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from controller.adapters.store import FleetLock, Store, database_url
-from controller.model.errors import BadInput, FleetLocked
+from controller.model.errors import BadInput, FleetLocked, HostFailed
 from controller.model.project import Project
 
 
@@ -127,3 +131,61 @@ def test_a_quarantine_is_recorded_once_until_it_ends(store: Store) -> None:
     assert [each.why for each in store.quarantined("prod").values()] == ["disk full"]
     store.end_quarantine(fleet="prod", host="web-1")
     assert store.quarantined("prod") == {}
+
+
+@pytest.mark.parametrize("odd", ["why?a", "p%41b", "file:x", "h#x", "a&b=c", "plain dir", "ü", "plain"])
+def test_each_project_has_its_own_database_whatever_its_path_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    monkeypatch.delenv("RATCHET_DATABASE_URL", raising=False)
+    first, second = Project(tmp_path / odd), Project(tmp_path / f"{odd}2")
+    Store(database_url(first)).record_run(run_id="r-1", fleet="a", status="running", started_at="2026", result="{}")
+    assert (first.state / "ratchet.db").is_file()
+    assert Store(database_url(second)).unfinished() == []
+
+
+def test_the_database_of_an_ordinary_path_has_the_address_that_it_always_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RATCHET_DATABASE_URL", raising=False)
+    assert database_url(Project(tmp_path)) == f"sqlite:///{tmp_path}/.ratchet/ratchet.db"
+
+
+def test_words_of_hosts_that_no_database_takes_are_kept_as_far_as_they_can_be(store: Store) -> None:
+    store.quarantine(
+        fleet="prod", host="web-1", why='unknown "\udcff" \0 directive, größer', run_id="r-1", since="2026"
+    )
+    assert store.quarantined("prod")["web-1"].why == 'unknown "?" \ufffd directive, größer'
+    store.record_baseline(fleet="prod", host="web\udcff", configuration="a", run_id="r-1", recorded_at="2026")
+    store.forget("prod", ["web\udcff"])
+    assert store.baselines("prod") == {}
+
+
+def test_who_only_looks_keeps_nobody_from_the_work(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    with FleetLock(project, "prod", run_id="r-1", since="x"):
+        pass
+    # As `holder` has it for a moment.
+    looking = os.open(project.state / "locks/prod", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.3, os.close, [looking]).start()
+    with FleetLock(project, "prod", run_id="r-2", since="x"):
+        held = FleetLock.holder(project, "prod")
+    assert held is not None and held.run_id == "r-2"
+
+
+def test_a_lock_that_cannot_be_written_is_told_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "pwrite", full)
+        with pytest.raises(HostFailed, match="No space left on device"), FleetLock(project, "a", run_id="r", since="x"):
+            pass
+    with FleetLock(project, "a", run_id="r-2", since="x"):
+        pass
+    (project.state / "locks" / "b").mkdir()
+    with pytest.raises(BadInput, match="a folder is in the place"), FleetLock(project, "b", run_id="r", since="x"):
+        pass
