@@ -18,19 +18,21 @@ from controller.model.errors import BadInput, HostFailed, RatchetError, Transien
 # The SDK retries timeouts, 502, 504, conflicts and the rate limit by itself; the rest waits this long, on average.
 BACKOFF_SECONDS = (1.0, 3.0, 9.0)
 SERVER_ERROR = 500
+# What the SDK, and whoever reads its models, raise at an answer of another shape.
+MALFORMED = (LookupError, TypeError, AttributeError, ValueError)
 
 T = TypeVar("T")
 
 
 def call(what: str, function: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
-    """Call the API, again after a pause when the failure may pass by itself.
+    """Call the API, again after a pause when the failure may pass by itself. `function` reads the answer, too.
 
     Raises BadInput for the token or the request, Unavailable when out of stock, HostFailed for the rest.
     """
     for pause in (*spread(BACKOFF_SECONDS), None):
         try:
             return function()
-        except (APIException, ActionException, requests.RequestException, KeyError, TypeError) as error:
+        except (APIException, ActionException, requests.RequestException, *MALFORMED) as error:
             failure = classify(what, error)
             if not isinstance(failure, Transient):
                 raise failure from None
@@ -52,7 +54,8 @@ def classify(what: str, error: Exception) -> RatchetError:
     if isinstance(error, APIException):
         return _of_code(what, str(error.code), error)
     if isinstance(error, ActionException):
-        failure: dict[str, Any] = dict(error.action.error or {})
+        told: Any = error.action.error
+        failure: dict[str, Any] = told if isinstance(told, dict) else {}
         code, message = str(failure.get("code", "?")), str(failure.get("message", "no message"))
         if code in OUT_OF_STOCK:
             return Unavailable(f"{what}: {message}", next_step=STOCK_STEP)
@@ -101,8 +104,13 @@ def _fields(details: Any) -> str:
     fields = details.get("fields") if isinstance(details, dict) else None
     if not isinstance(fields, list):
         return ""
-    texts = [f"{one.get('name')}: {', '.join(map(str, one.get('messages', [])))}" for one in fields if one]
+    texts = [_field(one) for one in fields if isinstance(one, dict)]
     return f": {'; '.join(texts)}" if texts else ""
+
+
+def _field(one: dict[str, Any]) -> str:
+    messages = one.get("messages")
+    return f"{one.get('name')}: {', '.join(map(str, messages if isinstance(messages, list) else []))}"
 
 
 def _reason(error: requests.RequestException) -> str:

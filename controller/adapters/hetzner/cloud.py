@@ -77,21 +77,20 @@ class Cloud:
 
     def servers(self, fleet: str) -> dict[str, CloudServer]:
         """Name -> server, for the servers with the fleet's label."""
-        found = self._call("listing servers", lambda: self._client.servers.get_all(label_selector=selector(fleet)))
-        return {server.name: server for server in (_server(bound) for bound in found)}
+        servers = self._client.servers
+        found: list[CloudServer] = self._call(
+            "listing servers", lambda: [_server(bound) for bound in servers.get_all(label_selector=selector(fleet))]
+        )
+        return {server.name: server for server in found}
 
     def orderable(self, wanted: Sequence[Placement]) -> list[Placement]:
         """Those of `wanted` that the API has in stock, in the same order.
 
         Raises BadInput for a type that the API does not know, HostFailed when none is in stock.
         """
-        types = self._call("listing server types", self._client.server_types.get_all)
-        known: dict[str, dict[str, bool]] = {}
-        for bound in types:
-            model = bound.data_model
-            known[str(model.name)] = {
-                str(one.location.data_model.name): one.available is not False for one in model.locations or []
-            }
+        known: dict[str, dict[str, bool]] = self._call(
+            "listing server types", lambda: dict(map(_stock, self._client.server_types.get_all()))
+        )
         for placement in wanted:
             if placement.type not in known:
                 raise BadInput(
@@ -152,8 +151,9 @@ class Cloud:
         )
         if created:
             return identity, True
-        bound = self._call("looking at the firewall", lambda: firewalls.get_by_id(identity))
-        change = rule_change(bound.data_model.rules or [], ssh_sources)
+        bound, change = self._call(
+            "looking at the firewall", lambda: _changed(firewalls.get_by_id(identity), ssh_sources)
+        )
         agree(change)
         if change.changed:
             what = "changing the firewall"
@@ -194,10 +194,10 @@ class Cloud:
                     raise
                 return found
 
-        model = self._call(what, attempt).data_model
+        identity, labels = self._call(what, lambda: _identity(attempt()))
         if fleet:
-            self._own(model.labels, fleet, what.removeprefix("creating "))
-        return int(model.id), asked
+            self._own(labels, fleet, what.removeprefix("creating "))
+        return identity, asked
 
     def create_server(self, order: ServerOrder) -> CloudServer:
         """Create a server and wait until it runs. One that is there already, from a broken-off attempt, is taken.
@@ -228,19 +228,22 @@ class Cloud:
         )
         if not actions:
             # Whoever ordered it may not have seen the end of it.
-            listed = self._call(what, lambda: servers.get_actions_list(Server(id=identity))).actions
-            actions += [
-                action
-                for action in listed
-                if action.data_model.command == "create_server" or action.data_model.status == "running"
-            ]
+            actions += self._call(
+                what,
+                lambda: [
+                    action
+                    for action in servers.get_actions_list(Server(id=identity)).actions
+                    if action.data_model.command == "create_server" or action.data_model.status == "running"
+                ],
+            )
         try:
             self.wait(what, actions)
         except Unavailable:
             # It would hold its name.
             self.destroy_server(Found(identity, order.name))
             raise
-        return _server(self._call(what, partial(servers.get_by_id, identity)))
+        running: CloudServer = self._call(what, lambda: _server(servers.get_by_id(identity)))
+        return running
 
     def power_on(self, server: CloudServer) -> None:
         """Start a server that is off."""
@@ -265,9 +268,12 @@ class Cloud:
                     )
                 self._sleep(pause)
                 pause = min(pause * 2, LONGEST_POLL_SECONDS)
-                current = self._call(what, partial(self._client.actions.get_by_id, current.id)).data_model
+                current = self._call(what, partial(self._action, current.id))
             if current.status == "error":
                 raise self._hiding_token(classify(what, ActionFailedException(action=current)))
+
+    def _action(self, identity: int) -> Any:
+        return self._client.actions.get_by_id(identity).data_model
 
     def leftovers(self, fleet: str) -> Leftovers:
         """Everything with the fleet's label."""
@@ -277,15 +283,12 @@ class Cloud:
             "placement groups": self._client.placement_groups,
             "SSH keys": self._client.ssh_keys,
         }
-        return Leftovers(
-            *(
-                [
-                    Found(int(one.data_model.id), str(one.data_model.name), _address(one.data_model))
-                    for one in self._call(f"listing {kind}", partial(client.get_all, label_selector=selector(fleet)))
-                ]
-                for kind, client in kinds.items()
-            )
-        )
+
+        def found(client: Any) -> list[Found]:
+            models = [one.data_model for one in client.get_all(label_selector=selector(fleet))]
+            return [Found(int(model.id), str(model.name), _address(model)) for model in models]
+
+        return Leftovers(*(self._call(f"listing {kind}", partial(found, client)) for kind, client in kinds.items()))
 
     def destroy_server(self, server: Found, may_begin: Callable[[], None] = lambda: None) -> None:
         """Delete a server and wait until it is gone; one that is gone already is fine.
@@ -342,16 +345,31 @@ class Cloud:
             )
 
 
+def _identity(bound: Any) -> tuple[int, dict[str, str]]:
+    return int(bound.data_model.id), dict(bound.data_model.labels or {})
+
+
+def _changed(bound: Any, ssh_sources: list[str]) -> tuple[Any, RuleChange]:
+    return bound, rule_change(bound.data_model.rules or [], ssh_sources)
+
+
+def _stock(bound: Any) -> tuple[str, dict[str, bool]]:
+    """A server type's name, and where it can be had."""
+    model = bound.data_model
+    places = {str(one.location.data_model.name): one.available is not False for one in model.locations or []}
+    return str(model.name), places
+
+
 def _address(model: Any) -> str:
     """The public IPv4 address; empty where there is none."""
     network = getattr(model, "public_net", None)
     return str(network.ipv4.ip) if network is not None and network.ipv4 is not None else ""
 
 
-def _server(bound: BoundServer) -> CloudServer:
+def _server(bound: Any) -> CloudServer:
     model = bound.data_model
     return CloudServer(
-        id=int(model.id or 0),
+        id=int(model.id),
         name=str(model.name),
         status=str(model.status),
         address=_address(model),

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -195,3 +196,60 @@ def test_user_data_makes_one_user_and_one_host_key_and_no_more() -> None:
     assert document["ssh_deletekeys"]
     assert document["ssh_keys"] == {"ed25519_private": "PRIVATE\nKEY\n", "ed25519_public": "ssh-ed25519 HOST h"}
     assert not {"packages", "runcmd", "write_files", "bootcmd"} & document.keys()
+
+
+SERVER = {
+    "id": 1,
+    "name": "web-1",
+    "status": "running",
+    "created": "2026-01-01T00:00:00Z",
+    "labels": {},
+    "public_net": {"ipv4": {"ip": "192.0.2.1"}, "ipv6": None, "floating_ips": [], "firewalls": []},
+    "server_type": {"id": 1, "name": "cx23"},
+    "location": {"id": 1, "name": "fsn1"},
+}
+SERVERS: list[Any] = [
+    *(None, [None], [{}], ["x"], [{"id": "x"}], [SERVER | {"created": "yesterday"}], [SERVER | {"id": "abc"}]),
+    *([SERVER | {"public_net": None}], [SERVER | {"location": "fsn1"}], [SERVER | {"labels": "x"}]),
+    [SERVER | {"public_net": {"ipv4": "x", "ipv6": None, "floating_ips": [], "firewalls": []}}],
+]
+NO_API = [b"", b"null", b"[]", b"<html>portal</html>", b'"x"', b"{}"]
+
+
+@pytest.mark.parametrize("body", [*NO_API, *(json.dumps({"servers": each}).encode() for each in SERVERS)])
+@pytest.mark.parametrize("status", [200, 401, 500])
+def test_an_answer_of_any_shape_is_told_and_is_no_traceback(body: bytes, status: int) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    cloud = Cloud(Access(f"http://127.0.0.1:{server.server_address[1]}/v1", "t"), sleep=lambda _: None)
+    asked: list[Callable[[], object]] = [
+        lambda: cloud.servers("web"),
+        lambda: cloud.orderable([Placement(type="cx23", location="fsn1")]),
+        lambda: cloud.leftovers("web"),
+        lambda: cloud.placement_group("web", 0, {}),
+    ]
+    try:
+        for ask in asked:
+            with suppress(RatchetError):
+                ask()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_the_api_complains_about_may_have_any_shape() -> None:
+    details = {"fields": ["x", None, {"name": "n", "messages": None}]}
+    assert "n: " in classify("creating web-1", _api("invalid_input", details)).what
+    failed = ActionFailedException(Action(1, error="broken"))  # type: ignore[arg-type]
+    assert type(classify("creating web-1", failed)) is HostFailed
