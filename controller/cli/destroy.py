@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
     from controller.cli.run_setup import accounts_of, find_project, holding_servers
+    from controller.cli.streams import answer
     from controller.model.errors import BadInput
     from controller.workflow.destroy import destroy
     from controller.workflow.provision import Progress, read_servers
@@ -49,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"This deletes for good: {found.words()}", file=sys.stderr)
             if forgotten:
                 print(f"This forgets hosts that the cloud does not have: {', '.join(forgotten)}", file=sys.stderr)
-            print("Type the fleet's name to go on: ", end="", file=sys.stderr, flush=True)
-            return bool(sys.stdin.readline().strip() == args.fleet)
+            return bool(answer("Type the fleet's name to go on: ") == args.fleet)
 
     def tell(text: str) -> None:
         steps(Progress(f"note: {text}"))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from controller.cli.progress import NEVER_MIND
 from controller.model.errors import printable
 from controller.workflow.provision import Progress
 
@@ -18,7 +19,7 @@ MARKS = {"working": "", "ready": "done: ", "failed": "FAILED: "}
 
 
 class HostSteps:
-    """An observer of workflow.provision's Progress, and a context manager around the work."""
+    """An observer of workflow.provision's Progress, and a context manager around the work. It never raises."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
@@ -34,7 +35,8 @@ class HostSteps:
                 TimeElapsedColumn(),
             )
             self._bars = Bars(*columns, console=self._console)
-            self._bars.start()
+            with NEVER_MIND:
+                self._bars.start()
         return self
 
     def _spinner(self) -> str:
@@ -45,7 +47,8 @@ class HostSteps:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            with NEVER_MIND:
+                self._bars.stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -53,16 +56,18 @@ class HostSteps:
         if self._bars is None:
             yield
             return
-        self._bars.stop()
+        with NEVER_MIND:
+            self._bars.stop()
         try:
             yield
         finally:
-            self._bars.start()
+            with NEVER_MIND:
+                self._bars.start()
 
     def __call__(self, progress: Progress) -> None:
         name = f"{progress.host}: " if progress.host else ""
         text = printable(f"{name}{MARKS[progress.state]}{progress.text}")
-        with self._lock:
+        with self._lock, NEVER_MIND:
             if self._bars is None:
                 self._console.print(text, markup=False, soft_wrap=True)
                 return

@@ -17,8 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.project_folder import write_project
+    from controller.model.errors import BadInput
 
-    written = write_project(args.directory, args.fleet, static=args.static)
+    try:
+        args.directory.resolve()
+        written = write_project(args.directory, args.fleet, static=args.static)
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: a link to itself.
+        raise BadInput(
+            f"is no folder that a project can be in: {getattr(error, 'strerror', None) or error}",
+            where=str(args.directory),
+            next_step="name a folder that is new or empty",
+        ) from None
     if written.note:
         print(f"note: {written.note}", file=sys.stderr)
     if not written.paths and not written.ignored:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import sys
 from pathlib import Path
 
 from controller import __version__
+from controller.cli import streams
 
 # command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit code.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -59,10 +59,16 @@ def _command(arguments: list[str]) -> str | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2 for bad input, see model/errors.py)."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # As stderr does: what the terminal has no letter for is written as an escape.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    streams.take_over()
+    try:
+        return streams.handed_over(_obey(sys.argv[1:] if argv is None else argv))
+    except SystemExit as ended:
+        # argparse: its help, or words that are no command.
+        sys.exit(streams.handed_over(ended.code if isinstance(ended.code, int) else 2))
+
+
+def _obey(arguments: list[str]) -> int:
+    """Every error as one message and an exit code."""
     args = build_parser(_command(arguments)).parse_args(arguments)
     from controller.model.errors import DatabaseLost, RatchetError
 
@@ -77,11 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("controller: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        code = 0
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more; the interpreter would say so, and end with a code of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        from controller.cli.fault import fault
+
+        told = fault(error, args)
+        print(f"controller: {told}", file=sys.stderr)
+        return told.exit_code
     return code

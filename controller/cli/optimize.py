@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import secrets
 import sys
 from typing import TYPE_CHECKING, Any
@@ -149,15 +148,7 @@ def _budget(args: argparse.Namespace) -> Budget:
 
 
 def show_result(result: RunResult, *, as_json: bool) -> None:
-    """The verdicts on stdout: one JSON document, or a table with what to do next.
-
-    A pipe that somebody has ended (`| tee`, and Ctrl-C reaches both) takes nothing from the run's exit code.
-    """
-    with contextlib.suppress(BrokenPipeError, SystemExit):
-        _show(result, as_json=as_json)
-
-
-def _show(result: RunResult, *, as_json: bool) -> None:
+    """The verdicts on stdout: one JSON document, or a table with what to do next."""
     if as_json:
         print(result.model_dump_json())
     else:

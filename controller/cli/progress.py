@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 from pathlib import Path
@@ -26,6 +27,10 @@ from controller.model.trial import Judgement, TrialPlan
 from controller.report.words import effect_words, reason_words
 
 PLAIN_EVERY_PAIRS = 5
+
+# What cannot be told (a terminal that went away, a full disk, a trial whose start another process has told) ends no
+# work. rich answers a pipe that is gone with SystemExit.
+NEVER_MIND = contextlib.suppress(Exception, SystemExit)
 
 
 def _effect(judgement: Judgement) -> str:
@@ -57,21 +62,21 @@ class ProgressDisplay:
                 console=self._console,
                 transient=False,
             )
-            self._progress.start()
+            with NEVER_MIND:
+                self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            with NEVER_MIND:
+                self._progress.stop()
 
     def __call__(self, event: Event) -> None:
         if self._quiet:
             return
-        # What cannot be drawn (a terminal that went away, a trial whose start another process has told) ends no run.
-        # rich answers a pipe that is gone with SystemExit.
-        with self._lock, contextlib.suppress(Exception, SystemExit):
+        with self._lock, NEVER_MIND:
             self._show(event)
 
     def _say(self, text: str) -> None:
@@ -150,12 +155,22 @@ class EventLog:
         self._lock = threading.Lock()
 
     def write(self, at: str, event: Event) -> None:
-        line = f'{{"at": "{at}", {event.model_dump_json()[1:]}\n'.encode()
-        with self._lock:
+        """Never raises: a line that cannot be written is told on stderr, where that can be."""
+        with self._lock, NEVER_MIND:
             try:
-                append_whole(self._file.fileno(), line)
-            except OSError as error:
-                print(f"warning: log.jsonl: {error.strerror}", file=sys.stderr)
+                append_whole(self._file.fileno(), f'{{"at": "{at}", {_document(event)[1:]}\n'.encode())
+            except Exception as error:
+                what = error.strerror if isinstance(error, OSError) else error
+                print(f"warning: log.jsonl: {what}", file=sys.stderr)
 
     def close(self) -> None:
-        self._file.close()
+        with NEVER_MIND:
+            self._file.close()
+
+
+def _document(event: Event) -> str:
+    try:
+        return event.model_dump_json()
+    except ValueError:
+        # A file's name on a host that is not UTF-8: JSON has an escape for it, pydantic has not.
+        return json.dumps(event.model_dump(mode="json"))

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from controller.cli.host_steps import HostSteps
     from controller.cli.run_setup import accounts_of, find_project, holding_servers
+    from controller.cli.streams import answer
     from controller.model.errors import BadInput
     from controller.workflow.provision import Progress, provision, read_servers
 
@@ -48,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
             )
         with steps.paused():
             print(what, file=sys.stderr)
-            print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
-            return sys.stdin.readline().strip() == "yes"
+            return answer("Type yes to go on: ") == "yes"
 
     with holding_servers(project, args.fleet, "provision", tell) as hold, steps:
         result = provision(

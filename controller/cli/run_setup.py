@@ -33,9 +33,18 @@ def add_output_argument(parser: argparse.ArgumentParser) -> None:
 
 def find_project(args: argparse.Namespace) -> Project:
     """The project named by --project, else the one around the working folder. Raises BadInput."""
+    from controller.model.errors import BadInput
     from controller.model.project import Project
 
-    return Project.find(args.project or Path.cwd())
+    try:
+        return Project.find(args.project or Path.cwd())
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: a link to itself.
+        raise BadInput(
+            f"is no folder to work in: {getattr(error, 'strerror', None) or error}",
+            where=str(args.project or "the working folder"),
+            next_step="cd to your project, or name it: controller --project DIR ...",
+        ) from None
 
 
 def utc_now() -> datetime:

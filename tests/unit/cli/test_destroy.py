@@ -245,3 +245,18 @@ def test_a_server_that_is_gone_already_counts_as_deleted(api: _Api, project: Pro
 def _pop_when_asked(api: _Api) -> None:
     _await_deletions(api, 1)
     api.servers.clear()
+
+
+def test_what_is_deleted_is_forgotten_also_when_nobody_reads_its_progress_any_more(api: _Api, project: Project) -> None:
+    _know(project, *range(1, 13))
+    api.servers = {one: f"web-{one}" for one in range(1, 13)}
+    api.seconds = 0.3
+    reader, writer = os.pipe()
+    words = [sys.executable, "-m", "controller", "--project", str(project.root), "destroy", "--fleet", "web", "--yes"]
+    with subprocess.Popen(words, stderr=writer, stdout=writer, env=os.environ | api.environment()) as command:
+        os.close(writer)
+        os.read(reader, 1)
+        os.close(reader)
+        assert command.wait(60) == 0
+    assert not api.servers
+    assert not any(_known(project).values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controller.cli.progress import EventLog
-from controller.model.events import StepStarted
+from controller.model.events import Notice, StepStarted
 
 
 def texts(path: Path) -> list[str]:
@@ -36,3 +37,23 @@ def test_what_fits_in_part_is_not_written_at_all(tmp_path: Path) -> None:
     log.write("2026-11-24T12:00:02Z", StepStarted(text="last"))
     log.close()
     assert texts(path) == ["first", "last"]
+
+
+class Gone(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_line_that_can_be_told_nowhere_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(Path("/dev/full"))
+    monkeypatch.setattr("sys.stderr", Gone())
+    log.write("2026-11-24T12:00:00Z", StepStarted(text="staging"))
+    log.close()
+    log.write("2026-11-24T12:00:00Z", StepStarted(text="after its end"))
+
+
+def test_a_name_that_is_not_utf_8_is_logged_with_an_escape(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.jsonl")
+    log.write("2026-11-24T12:00:00Z", Notice(level="warning", host="web-1", text="caf\udce9.conf was added"))
+    log.close()
+    assert texts(tmp_path / "log.jsonl") == ["caf\udce9.conf was added"]
