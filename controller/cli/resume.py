@@ -19,8 +19,9 @@ def run(args: argparse.Namespace) -> int:
     from controller.adapters.store import Store, database_url
     from controller.cli.optimize import exit_code, show_result
     from controller.cli.progress import ProgressDisplay
+    from controller.cli.request import read_request
     from controller.cli.run_setup import find_project, open_context, unfinished_rows
-    from controller.cli.running import carry_out, read_request
+    from controller.cli.running import carry_out
     from controller.model.errors import BadInput, Interrupted
 
     project = find_project(args)
@@ -46,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
             where=error.where,
             next_step=f"mend that, or give the run up: controller end {run_id}",
         ) from None
+    request = read_request(project, run_id, args.fleet)
     with display:
-        result = carry_out(context, read_request(project, run_id), action="resume")
+        result = carry_out(context, request, action="resume")
     show_result(result, as_json=args.output == "json")
     return exit_code(result)
 
@@ -56,7 +58,8 @@ def _apart(args: argparse.Namespace, run_id: str) -> int:
     """Resume one of several in a process of its own: each run has one, and none keeps the next from its turn."""
     print(f"resuming {run_id}", file=sys.stderr, flush=True)
     project = ["--project", str(args.project)] if args.project else []
-    command = [sys.executable, "-m", "controller", *project, "resume", run_id, "--output", args.output]
+    # -P: with -m Python would look for every module in the working folder first, where anything may be.
+    command = [sys.executable, "-P", "-m", "controller", *project, "resume", run_id, "--output", args.output]
     with subprocess.Popen(command) as process:
         # Ctrl-C reaches every process of the terminal: it is the run's to hear, and this one's to wait.
         handlers = {

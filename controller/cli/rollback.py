@@ -21,30 +21,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.progress import ProgressDisplay
-    from controller.cli.run_setup import holding, listening, open_context, work_id
-    from controller.cli.running import in_background
+    from controller.cli.run_setup import holding, listening, named_run, open_context, work_id
+    from controller.cli.running import DatabaseWatch, in_background
     from controller.workflow.rollback import roll_back_to_baseline, roll_back_to_run
 
     context, work = open_context(args, ProgressDisplay()), work_id("rollback")
     why, said = "to the confirmed baseline", "the baseline is being put back; that is finished first"
-    if args.to or args.before:
-        why = f"to what run {args.to} left" if args.to else f"to what run {args.before} found"
+    reference = named_run(context.project, args.to or args.before or "")
+    if reference:
+        why = f"to what run {reference} left" if args.to else f"to what run {reference} found"
         said = "stopping, unless a host has confirmed the change"
     account = context.accounted(
         "rollback",
         [host.name for host in context.fleet.hosts],
         f"{why}, taken over by force" if args.take_over else why,
-        always=not (args.to or args.before),
+        always=not reference,
     )
     hold = holding(context, run_id=work, since=context.now(), by_force=args.take_over)
     # First the account: to take the fleet over from another run is a change already.
     with listening(context.stop, said, said), account as outcome, hold as held:
-        if args.to or args.before:
+        lost = DatabaseWatch(context.store, again=f"controller rollback --fleet {args.fleet}").lost
+        if reference:
             baseline = in_background(
-                lambda: roll_back_to_run(held, args.to or args.before, work_id=work, before=bool(args.before))
+                lambda: roll_back_to_run(held, reference, work_id=work, before=bool(args.before)), lost
             )
         else:
-            baseline = in_background(lambda: roll_back_to_baseline(held))
+            baseline = in_background(lambda: roll_back_to_baseline(held), lost)
         outcome.what, outcome.evidence = f"{len(baseline)} hosts, verified", {"baseline": baseline}
     if args.output == "json":
         print(json.dumps({"fleet": context.fleet.name, "baseline": baseline}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import secrets
 import signal
 import sys
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from controller.model.events import Observer
     from controller.model.project import Project
     from controller.workflow.context import RunContext, StopSignal
+
+# As workflow/planning.py draws them; whatever else lies in runs/ (a copy, a folder of the operator's) is none.
+RUN_ID = "r-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}"
 
 
 def add_fleet_argument(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +91,15 @@ def unfinished_rows(store: Store, run_id: str | None) -> list[tuple[str, str, st
     return chosen
 
 
+def named_run(project: Project, reference: str) -> str:
+    """What `last` means: the newest of the folders that are named as runs are. Any other reference as it is."""
+    from controller.adapters.files.runs import LAST, run_ids
+
+    if reference != LAST:
+        return reference
+    return next((run_id for run_id in run_ids(project) if re.fullmatch(RUN_ID, run_id)), LAST)
+
+
 def work_id(what: str) -> str:
     """The name under which a command other than optimize holds a fleet: `rollback-20261123-201500-3fa9`."""
     from controller.workflow.planning import new_run_id
@@ -115,15 +128,24 @@ def accounts_of(project: Project, fleet: str, store: Store, tell: Callable[[str]
 
 
 @contextmanager
-def holding_servers(project: Project, fleet: str, what: str, tell: Callable[[str], None]) -> Iterator[FleetHold]:
-    """Hold a fleet whose hosts may not exist yet: this machine's lock and the database's row. Raises FleetLocked."""
+def holding_servers(
+    project: Project,
+    fleet: str,
+    what: str,
+    tell: Callable[[str], None],
+    *,
+    run_id: str | None = None,
+    by_force: bool = False,
+) -> Iterator[FleetHold]:
+    """Hold a fleet whose hosts may not exist: this machine's lock and the database's row. Raises FleetLocked.
+
+    `run_id`: the run that it is held for; None: for a work of its own, named after `what` is done.
+    """
     from controller.adapters.store import FleetHold, Store, database_url
 
-    store = Store(database_url(project))
-    with (
-        sigterm_as_ctrl_c(),
-        FleetHold(project, store, fleet, run_id=work_id(what), since=_now(), lost=tell, tell=tell) as hold,
-    ):
+    store, name = Store(database_url(project)), run_id or work_id(what)
+    hold = FleetHold(project, store, fleet, run_id=name, since=_now(), lost=tell, tell=tell, by_force=by_force)
+    with sigterm_as_ctrl_c(), hold:
         yield hold
 
 
@@ -170,17 +192,22 @@ def listening(
     stop: StopSignal,
     first: str = "finishing this block, then putting the baseline back (again to do it now)",
     again: str = "putting the baseline back now",
+    *,
+    instead: Callable[[], str] = lambda: "",
 ) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the work to stop: once, and more than once; what is said then must be so."""
+    """SIGINT and SIGTERM ask the work to stop: once, and more than once; what is said then must be so.
+
+    `instead`: asked what to say in place of that; empty where that is so. What it raises ends the work at once.
+    """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         count = stop.request()
-        text = first if count == 1 else again
+        text = instead() or (first if count == 1 else again)
         if stop.committing:
             text = "the hosts are confirming the change; that is finished first"
             text += " (again to wait for no host that is away)" if count == 1 else ""
-        # Who ended the pipe that this goes to has ended nothing else.
-        with contextlib.suppress(OSError, ValueError):
+        # The handler may have interrupted a write to the same stream.
+        with contextlib.suppress(RuntimeError, OSError, ValueError):
             print(f"\n{text}", file=sys.stderr, flush=True)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

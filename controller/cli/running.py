@@ -7,23 +7,21 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from controller.adapters.audit import ENDED_RUN, INTERRUPTED, Outcome
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.store import Store, database_url
 from controller.cli.progress import EventLog
+from controller.cli.request import REQUEST_FILE
 from controller.cli.run_setup import holding, listening
-from controller.model.errors import BadInput, DatabaseLost, RatchetError
+from controller.model.errors import BadInput, DatabaseLost, HostFailed, RatchetError
 from controller.model.events import Event, Notice
-from controller.model.project import Project
 from controller.model.run import RunResult
 from controller.workflow import engine, sealing
 from controller.workflow.context import RunContext
 from controller.workflow.optimize import Optimize
 
-# The workflow's input, so that `controller resume` can start what was killed before its first step was recorded.
-REQUEST_FILE = "request.json"
 # A database that is silent for so long has been lost; each question has a patience of its own.
 DATABASE_SECONDS = 120.0
 DATABASE_EVERY = 5.0
@@ -37,16 +35,16 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
     `action`: how the audit log names it.
     """
     run_id, started_at = request["run_id"], request["started_at"]
-    names = ", ".join(experiment["name"] for experiment in request.get("experiments", []))
-    hosts, evidence = [host.name for host in context.fleet.hosts], {"run": run_id, "seed": request.get("seed")}
+    names = ", ".join(experiment["name"] for experiment in request["experiments"])
+    hosts, evidence = [host.name for host in context.fleet.hosts], {"run": run_id, "seed": request["seed"]}
+    phase = _Phase()
     with (
+        # Around all: what the run has come to is not lost to a Ctrl-C while its hosts are given back.
+        listening(context.stop, instead=phase.words),
         holding(context, run_id=run_id, since=context.now()) as held,
         held.accounted(action, hosts, f"{request.get('strategy', 'first-winner')}: {names}", evidence) as outcome,
     ):
-        folder = context.run_directory(run_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / REQUEST_FILE, json.dumps(request))
-        log = EventLog(folder / "log.jsonl")
+        log = _open_log(context, run_id, request)
         shown = context.observer
 
         def observe(event: Event) -> None:
@@ -60,13 +58,44 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
         tell_unfinished(context, run_id)
         workflow = Optimize(context, run_id)
         try:
-            with listening(context.stop), engine.launched(database_url(context.project), run_id):
+            phase.now = "work"
+            with engine.launched(database_url(context.project), run_id):
                 wait = engine.start(workflow.run, run_id, request)
                 result = in_background(lambda: sealing.seal(context, wait()), DatabaseWatch(context.store).lost)
                 _account(outcome, result)
                 return result
         finally:
+            phase.now = "end"
             log.close()
+
+
+@dataclasses.dataclass
+class _Phase:
+    """Where a run is, for what a signal means and says."""
+
+    now: Literal["begin", "work", "end"] = "begin"
+
+    def words(self) -> str:
+        """Raises KeyboardInterrupt where there is nothing yet to bring to an end."""
+        if self.now == "begin":
+            raise KeyboardInterrupt
+        return "the run has ended; its hosts are being given back" if self.now == "end" else ""
+
+
+def _open_log(context: RunContext, run_id: str, request: dict[str, Any]) -> EventLog:
+    """Begin the run's folder. Raises BadInput, HostFailed."""
+    folder = context.run_directory(run_id)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / REQUEST_FILE, json.dumps(request))
+        return EventLog(folder / "log.jsonl")
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError)
+        raise (BadInput if in_the_way else HostFailed)(
+            f"the run's folder cannot be written: {error.strerror or error}",
+            where=str(error.filename or folder),
+            next_step="move away what is there" if in_the_way else "free its disk, or make it writable for this user",
+        ) from None
 
 
 def _account(outcome: Outcome, result: RunResult) -> None:
@@ -96,10 +125,15 @@ def tell_unfinished(context: RunContext, run_id: str) -> None:
 
 
 class DatabaseWatch:
-    """Asks the database again and again: whoever waits for it in a step would wait for ever."""
+    """Asks the database again and again: whoever waits for it in a step would wait for ever.
 
-    def __init__(self, store: Store, limit: float = DATABASE_SECONDS) -> None:
+    Args:
+        again: what goes on with the work once the database is back.
+    """
+
+    def __init__(self, store: Store, limit: float = DATABASE_SECONDS, *, again: str = "controller resume") -> None:
         self._store = store
+        self._again = again
         self._limit = limit
         self._answered = time.monotonic()
         threading.Thread(target=self._ask, name="database", daemon=True).start()
@@ -120,11 +154,11 @@ class DatabaseWatch:
             return None
         return DatabaseLost(
             f"the database has not answered for {silent:.0f} s; leases put hosts back whose change is not confirmed",
-            next_step="start it, or free its lock or disk; then: controller resume",
+            next_step=f"start it, or free its lock or disk; then: {self._again}",
         )
 
 
-def in_background(run: Callable[[], T], lost: Callable[[], RatchetError | None] = lambda: None) -> T:
+def in_background(run: Callable[[], T], lost: Callable[[], RatchetError | None]) -> T:
     """Run off the main thread, so that the main one is free for signals; what it raises is raised here.
 
     `lost`: asked all the while; the error that it gives ends the waiting, and leaves the thread where it is.
@@ -147,17 +181,3 @@ def in_background(run: Callable[[], T], lost: Callable[[], RatchetError | None] 
         raise outcome[0]
     result: T = outcome[0]
     return result
-
-
-def read_request(project: Project, run_id: str) -> dict[str, Any]:
-    """The recorded input of a run. Raises BadInput when it is gone or damaged."""
-    path = project.runs / run_id / REQUEST_FILE
-    try:
-        request: dict[str, Any] = json.loads(path.read_text())
-        return {"run_id": request["run_id"], "started_at": request["started_at"]} | request
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"the run's input cannot be read: {error}",
-            where=str(path),
-            next_step=f"put its hosts on their baseline, and seal what it has: controller end {run_id}",
-        ) from None

@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.runs import read_run, recorded_trials
-    from controller.cli.run_setup import find_project
+    from controller.cli.run_setup import find_project, named_run
 
     project = find_project(args)
-    plan, result = read_run(project, args.run)
+    plan, result = read_run(project, named_run(project, args.run))
     if result is not None:
         trials = recorded_trials(project, plan, [trial.trial for trial in result.trials])
         plan = plan.model_copy(update={"trials": trials})

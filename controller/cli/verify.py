@@ -14,10 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.cli.run_setup import find_project
+    from controller.cli.run_setup import find_project, named_run
     from controller.workflow.verify import verify_run
 
-    document = verify_run(find_project(args), args.run)
+    project = find_project(args)
+    document = verify_run(project, named_run(project, args.run))
     if args.output == "json":
         print(json.dumps(document))
     else:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.store import Store, commits_of
-from controller.model.errors import FleetLocked, RatchetError
+from controller.model.errors import FleetLocked, HostFailed, RatchetError
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult, RunStatus
 from controller.model.trial import TrialResult
@@ -59,17 +60,40 @@ def _before(folder: Path) -> dict[str, str]:
         return {}
 
 
-def end_without_fleet(project: Project, store: Store, run_id: str, fleet: str, started_at: str) -> RunResult:
-    """Seal a run whose fleet is gone (renamed, destroyed): there is no host left to put back."""
-    result = _result(project.runs / run_id, run_id, fleet, started_at)
-    message = f"{BY_HAND}; fleet {fleet} is gone, and no host was looked at"
-    result = result.model_copy(update={"message": message})
-    (project.runs / run_id).mkdir(parents=True, exist_ok=True)
-    write_atomically(project.runs / run_id / "verdict.json", result.model_dump_json(indent=1) + "\n")
+def end_without_fleet(
+    project: Project, store: Store, run_id: str, fleet: str, *, started_at: str, why: str
+) -> RunResult:
+    """Seal a run whose fleet cannot be loaded. The caller holds the fleet. Raises HostFailed.
+
+    Where it is gone (renamed, destroyed), there is no host left to put back. Where its files are damaged there may be:
+    its status is `unverified` then. `why`: what loading it said.
+    """
+    folder = project.runs / run_id
+    update: dict[str, Any] = {"message": f"{BY_HAND}; fleet {fleet} is gone, and no host was looked at: {why}"}
+    if _may_have_hosts(project, fleet):
+        update["status"] = "unverified"
+        update["message"] = (
+            f"{BY_HAND}; fleet {fleet} cannot be loaded, so no host was looked at (leases put back what is not "
+            f"confirmed): {why}\n  next: mend that, then: controller rollback --fleet {fleet}"
+        )
+    result = _result(folder, run_id, fleet, started_at).model_copy(update=update)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostFailed(f"cannot be made: {error.strerror}", where=str(folder), next_step="mend that") from None
+    write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
     store.record_run(
         run_id=run_id, fleet=fleet, status=result.status, started_at=started_at, result=result.model_dump_json()
     )
     return result
+
+
+def _may_have_hosts(project: Project, fleet: str) -> bool:
+    path = project.inventory(fleet) / "hosts.yml"
+    try:
+        return path.is_file() and bool(read_hosts(path))
+    except RatchetError:
+        return True
 
 
 def _result(folder: Path, run_id: str, fleet: str, started_at: str) -> RunResult:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,11 +52,73 @@ def test_a_run_that_is_alive_is_left_alone_and_the_next_one_is_ended(
     assert "fleet old is held by run r-old" in said and said.index("resuming r-old") < said.index("resuming r-new")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"run_id": "r-old"}'])
-def test_a_run_whose_input_is_damaged_is_told_what_ends_it_and_the_next_one_is_ended(
-    text: str, project: Project, capfd: pytest.CaptureFixture[str]
+GOOD = {"run_id": "r-old", "started_at": "2026-01-01T00:00:00Z", "seed": 1, "experiments": []}
+
+
+def without(name: str) -> dict[str, object]:
+    return {field: value for field, value in GOOD.items() if field != name}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        "[" * 100_000,
+        '{"run_id": "r-old"}',
+        *(json.dumps(without(name)) for name in GOOD),
+        *(json.dumps(GOOD | {name: None}) for name in GOOD),
+        json.dumps(GOOD | {"run_id": "r-new"}),
+        json.dumps(GOOD | {"fleet": "new"}),
+        json.dumps(GOOD | {"experiments": [1]}),
+        json.dumps(GOOD | {"experiments": [{"name": "e"}]}),
+        json.dumps(GOOD | {"strategy": "tournament"}),
+        json.dumps(GOOD | {"budget": {"minutes": -1}}),
+        json.dumps(GOOD | {"started_at": "x"}),
+        json.dumps(GOOD | {"started_at": "2026-01-01T00:00:00"}),
+    ],
+)
+def test_a_run_whose_input_is_damaged_or_anothers_is_told_what_ends_it(
+    text: str, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.runs / "r-old/request.json").write_text(text)
+    assert main(["--project", str(project.root), "resume", "r-old"]) == 2
+    assert unfinished(project) == ["r-old", "r-new"]
+    message = capsys.readouterr().err
+    assert "r-old/request.json: the run's input" in message and "controller end r-old" in message
+
+
+def test_a_run_whose_input_is_damaged_keeps_no_other_from_its_turn(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (project.runs / "r-old/request.json").write_text("null")
     assert main(["--project", str(project.root), "resume"]) == 3
     assert unfinished(project) == ["r-old"]
     assert "controller end r-old" in capfd.readouterr().err
+
+
+def test_what_lies_in_the_working_folder_is_not_run(project: Project) -> None:
+    for name in ("argparse", "controller", "sitecustomize", "json"):
+        (project.root / f"{name}.py").write_text("raise SystemExit(77)\n")
+    program = Path(sys.executable).with_name("controller")
+    done = subprocess.run(
+        [program, "resume"], cwd=project.root, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 3, done.stderr
+    assert unfinished(project) == []
+
+
+@pytest.mark.parametrize("there", ["runs", "runs/r-old/log.jsonl"])
+def test_what_is_in_the_way_of_a_runs_folder_is_bad_input(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    monkeypatch.setattr("controller.cli.request.read_request", lambda *_: GOOD)
+    if there == "runs":
+        project.runs.rename(project.root / "moved")
+        project.runs.write_text("")
+    else:
+        (project.root / there).mkdir()
+    assert main(["--project", str(project.root), "resume", "r-old"]) == 2
+    assert f"{there}" in capsys.readouterr().err

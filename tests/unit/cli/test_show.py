@@ -143,3 +143,12 @@ def test_an_unknown_run_is_bad_input_with_a_next_step(project: Path, capsys: pyt
     message = capsys.readouterr().err
     assert "unknown run" in message
     assert "next:" in message
+
+
+@pytest.mark.parametrize("folder", ["saved", f"{RUN}.bak", "zz-old"])
+def test_the_last_run_is_no_folder_that_happens_to_sort_behind_it(
+    project: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    (project / "runs" / folder).mkdir()
+    assert show(project, "last") == 0
+    assert f"run {RUN} fleet lab completed" in " ".join(capsys.readouterr().out.split())
