@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         return streams.handed_over(_obey(sys.argv[1:] if argv is None else argv))
     except SystemExit as ended:
         # argparse: its help, or words that are no command.
-        sys.exit(streams.handed_over(ended.code if isinstance(ended.code, int) else 2))
+        sys.exit(streams.handed_over(ended.code if isinstance(ended.code, int) else int(ended.code is not None)))
 
 
 def _obey(arguments: list[str]) -> int:
