@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.hosts_file import read_hosts
-from controller.adapters.store import Store, commits_of
+from controller.adapters.store import Store, commits_of, forget_open_commits
 from controller.model.errors import FleetLocked, HostFailed, RatchetError
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult, RunStatus
@@ -40,7 +40,7 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
         status, message = "unverified", f"{BY_HAND}\n{error}"
         recorded = context.store.baselines(context.fleet.name)
         left = {host.name: recorded[host.name].configuration for host in context.fleet.hosts if host.name in recorded}
-    kept = [commit.why for commit in commits_of(context.store, run_id) if commit.forward]
+    kept = [commit.why for commit in commits_of(context.store, run_id) if commit.forward and commit.confirmed]
     if kept:
         message += f"\nkept on the hosts: {', '.join(kept)}"
     folder = context.run_directory(run_id)
@@ -70,7 +70,8 @@ def end_without_fleet(
     """
     folder = project.runs / run_id
     update: dict[str, Any] = {"message": f"{BY_HAND}; fleet {fleet} is gone, and no host was looked at: {why}"}
-    if _may_have_hosts(project, fleet):
+    may_have_hosts = _may_have_hosts(project, fleet)
+    if may_have_hosts:
         update["status"] = "unverified"
         update["message"] = (
             f"{BY_HAND}; fleet {fleet} cannot be loaded, so no host was looked at (leases put back what is not "
@@ -81,6 +82,8 @@ def end_without_fleet(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HostFailed(f"cannot be made: {error.strerror}", where=str(folder), next_step="mend that") from None
+    if not may_have_hosts:
+        forget_open_commits(store, fleet)
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
     store.record_run(
         run_id=run_id, fleet=fleet, status=result.status, started_at=started_at, result=result.model_dump_json()

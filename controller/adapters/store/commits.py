@@ -58,3 +58,12 @@ def commits_of(store: Store, run_id: str) -> list[Commit]:
     with store.transaction() as connection:
         documents = connection.execute(query.order_by(commits.c.started_at)).scalars().all()
     return [Commit.model_validate_json(document) for document in documents]
+
+
+def forget_open_commits(store: Store, fleet: str) -> None:
+    """End those of a fleet that is gone: a later one of its name has other hosts. Raises HostFailed."""
+    for commit in open_commits(store, fleet):
+        ended = commit.model_copy(update={"state": "superseded"})
+        values = {"state": ended.state, "document": ended.model_dump_json()}
+        with store.transaction() as connection:
+            connection.execute(sa.update(commits).where(commits.c.commit_id == commit.commit_id).values(**values))

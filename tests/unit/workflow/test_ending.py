@@ -9,11 +9,11 @@ import pytest
 
 from controller.adapters.ansible import HostOutcome, PlaybookResult
 from controller.adapters.files.kept import read_kept
-from controller.adapters.store import open_commits
+from controller.adapters.store import open_commits, record_commit
 from controller.model.run import RunResult
 from controller.workflow import rollback, sealing, staging
 from controller.workflow.committing import carry_out
-from controller.workflow.ending import end_run
+from controller.workflow.ending import end_run, end_without_fleet
 from tests.unit.workflow.commit_world import AFTER, BEFORE, NAMES, Killed, World
 
 STARTED = "2026-01-01T00:00:00+00:00"
@@ -114,3 +114,24 @@ def test_who_dies_while_a_run_is_ended_leaves_what_the_next_one_ends(
             assert world.assert_told(result) == confirming
         calls += 1
     assert calls > 2
+
+
+def test_a_fleet_that_is_gone_leaves_no_commit_for_a_later_one_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Unfinished(tmp_path, monkeypatch)
+    record_commit(world.store, world.commit(state="confirming", confirmed=["web-1"]), 7)
+    project = world.context.project
+    ended = end_without_fleet(project, world.store, "r-1", "web", started_at=STARTED, why="it has no hosts")
+    assert ended.status == "failed" and "fleet web is gone" in ended.message
+    assert open_commits(world.store, "web") == []
+
+
+def test_who_can_ask_no_host_does_not_tell_that_a_commit_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Unfinished(tmp_path, monkeypatch)
+    record_commit(world.store, world.commit(state="confirming"))
+    world.down = set(NAMES)
+    ended = world.end()
+    assert ended.status == "unverified" and "kept on the hosts" not in ended.message
