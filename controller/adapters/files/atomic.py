@@ -20,29 +20,30 @@ DEFAULT_MODE = 0o644
 def replacing(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     """A file to write into; it takes the place of `path` when the block ends well, and vanishes when it does not.
 
+    Where `path` is a link, what it leads to is replaced.
+
     Args:
         mode: permission bits; None keeps those of the file that is replaced (a new file gets 0644).
 
     Raises HostFailed when the disk is full, read-only or not the operator's.
     """
     temporary: Path | None = None
+    target = _target(path)
     try:
         if mode is None:
             mode = _mode_of(path)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
         temporary = None
-        _sync_folder(path.parent)
+        _sync_folder(target.parent)
     except OSError as error:
-        raise HostFailed(
-            f"cannot be written: {error.strerror or error}", where=str(path), next_step=_next_step(error, path)
-        ) from None
+        raise _failed(path, error, target.parent) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -54,6 +55,26 @@ def write_atomically(path: Path, content: str | bytes, mode: int | None = None) 
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def make_folder(folder: Path) -> None:
+    """Make it and those above it, where they are missing. Raises HostFailed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _failed(folder, error, folder.parent) from None
+
+
+def check_writable(path: Path) -> None:
+    """That `path`, and the folders above it that are missing, could be written now. Raises HostFailed."""
+    target = _target(path)
+    folder = target.parent
+    try:
+        folder = next(above for above in target.parents if above.exists())
+        with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", suffix=".new", dir=folder) as file:
+            file.write(bytes(folder.stat().st_blksize))
+    except OSError as error:
+        raise _failed(path, error, folder) from None
+
+
 def append_whole(descriptor: int, line: bytes) -> None:
     """Append to an open file, or leave it as it was. Raises OSError.
 
@@ -63,6 +84,11 @@ def append_whole(descriptor: int, line: bytes) -> None:
     if os.write(descriptor, line) != len(line):
         os.ftruncate(descriptor, size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _target(path: Path) -> Path:
+    """The file that `path` leads to. A loop leads to itself, which cannot be written."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _mode_of(path: Path) -> int:
@@ -81,9 +107,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _next_step(error: OSError, path: Path) -> str:
+def _failed(path: Path, error: OSError, folder: Path) -> HostFailed:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"free space on the disk of {path.parent}, then run the command again"
-    if error.errno == errno.ENOENT:
-        return f"create the folder {path.parent}, then run the command again"
-    return f"make {path.parent} writable for this user, then run the command again"
+        step = f"free space on the disk of {folder}"
+    elif error.errno == errno.ENOENT:
+        step = f"create the folder {folder}"
+    else:
+        step = f"make {folder} writable for this user"
+    return HostFailed(
+        f"cannot be written: {error.strerror or error}",
+        where=str(path),
+        next_step=f"{step}, then run the command again",
+    )

@@ -41,6 +41,21 @@ class Document:
         return place in self.positions
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything. Raises BadInput for a link that leads nowhere: what is missing is not nothing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.is_symlink():
+            return False
+        why = f"is a link to {path.readlink()}, which is not there"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror or error}"
+    else:
+        return True
+    raise BadInput(why, where=str(path), next_step="mount or mend what it leads to, or remove it; then run it again")
+
+
 def read_text(path: Path) -> str:
     """The file's text. Raises BadInput when it is missing, unreadable, too large or not UTF-8."""
     try:

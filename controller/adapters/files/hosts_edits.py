@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.documents import parse_yaml, read_text, read_yaml
+from controller.adapters.files.documents import is_there, parse_yaml, read_text, read_yaml
 from controller.adapters.files.hosts_file import read_hosts
 from controller.model.errors import BadInput
 
@@ -67,9 +67,15 @@ def forget_hosts(path: Path, fleet: str, names: Collection[str], tell: Callable[
     for hosts in _hosts_of(wanted):
         for name in names:
             hosts.pop(name, None)
-    if path.is_file() and _filled(wanted) in (
-        {"all": {"hosts": {}}},
-        {"all": {"vars": _connection(fleet), "hosts": {}}},
+    # A link's file is not this fleet's alone.
+    if (
+        path.is_file()
+        and not path.is_symlink()
+        and _filled(wanted)
+        in (
+            {"all": {"hosts": {}}},
+            {"all": {"vars": _connection(fleet), "hosts": {}}},
+        )
     ):
         path.unlink()
         return True
@@ -81,7 +87,7 @@ def forget_hosts(path: Path, fleet: str, names: Collection[str], tell: Callable[
 
 def _groups(path: Path) -> dict[str, Any]:
     """What the file says, templates as they stand; empty when there is none. Raises BadInput."""
-    if not path.is_file():
+    if not is_there(path):
         return {}
     read_hosts(path)
     return dict(read_yaml(path).value or {})

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.documents import is_there, read_text
 from controller.adapters.files.private_state import secrets_folder
 from controller.model.errors import BadInput
 from controller.model.project import Project
@@ -34,13 +35,13 @@ def _public_of(key: Ed25519PrivateKey, comment: str) -> str:
 
 
 def ensure_fleet_key(project: Project, fleet: str) -> tuple[str, bool]:
-    """(public key, whether it was generated now). Raises BadInput when the private key is damaged."""
+    """(public key, whether it was generated now). Raises BadInput when the private key is damaged, or away."""
     path = project.key_file(fleet)
     public_path = path.with_name(f"{fleet}.pub")
     comment = f"ratchet-{fleet}"
-    if path.is_file():
+    if is_there(path):
         public = _read_public(path, comment)
-        if not public_path.is_file():
+        if not is_there(public_path):
             write_atomically(public_path, public)
         return public, False
     private, public = generate_key(comment)
@@ -119,4 +120,4 @@ class HostSeeds:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="ascii").strip() if path.is_file() else ""
+    return read_text(path).strip() if is_there(path) else ""

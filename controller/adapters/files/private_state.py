@@ -59,7 +59,12 @@ def _made(project: Project, *below: str) -> Path:
 def _keep_from_git(project: Project) -> None:
     """An operator's own rules there, if any, stay: whoever wrote them has decided. Git follows no link there."""
     path = project.state / ".gitignore"
-    if path.is_symlink() or not path.is_file():
+    try:
+        if path.is_symlink():
+            path.unlink()
+    except OSError as error:
+        raise _failed(path, error) from None
+    if not path.is_file():
         write_atomically(path, IGNORE_ALL)
 
 
