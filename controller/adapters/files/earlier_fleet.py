@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from controller.adapters.files.group_vars import group_vars_of_all
 from controller.adapters.files.kept import kept_file
 from controller.model.errors import HostFailed
 from controller.model.project import Project
@@ -19,8 +20,9 @@ def fleet_with_kept(project: Project, fleet: str, text: str) -> Iterator[str]:
     """The name of an inventory that is the fleet's but for its zz-kept.yml, which says `text`. For who holds the fleet.
 
     It stands beside the fleet's, so that paths relative to it lead where they did. Raises HostFailed when it cannot be
-    written.
+    written, BadInput where its group_vars/all is no folder.
     """
+    group_vars_of_all(project, fleet)
     real = project.inventory(fleet)
     inside = kept_file(project, fleet).parent.relative_to(real)
     folder: Path | None = None
@@ -29,7 +31,7 @@ def fleet_with_kept(project: Project, fleet: str, text: str) -> Iterator[str]:
             _remove_left(real.parent, fleet)
             folder = Path(tempfile.mkdtemp(prefix=f".kept-of-{fleet}.", dir=real.parent))
             _link(real, folder, inside.parts)
-            (folder / inside / kept_file(project, fleet).name).write_text(text)
+            (folder / inside / kept_file(project, fleet).name).write_text(text, encoding="utf-8")
         except OSError as error:
             raise HostFailed(
                 f"cannot be written to: {error.strerror or error}",

@@ -7,8 +7,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.files.documents import read_yaml
+from controller.adapters.files.documents import is_there, read_text, read_yaml
+from controller.adapters.files.group_vars import group_vars_of_all
 from controller.adapters.files.hosts_file import InventoryHost, read_hosts
+from controller.adapters.files.known_hosts import read_known_hosts
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
@@ -23,7 +25,7 @@ def load_fleet(project: Project, name: str) -> Fleet:
     settings = load_settings(project, name)
     folder = project.inventory(name)
     path = folder / "hosts.yml"
-    if not path.is_file():
+    if not is_there(path):
         raise _without_hosts(name, settings, path)
     found = read_hosts(path)
     if not found:
@@ -33,6 +35,7 @@ def load_fleet(project: Project, name: str) -> Fleet:
             next_step=f"controller provision --fleet {name}" if settings.servers else "name its hosts there",
         )
     hosts = [_host(project, name, host) for host in found]
+    _check_distinct(hosts, found)
     _check_connection_files(name, hosts, settings)
     return Fleet(name=name, inventory=folder, settings=settings, hosts=hosts)
 
@@ -52,8 +55,9 @@ def load_settings(project: Project, name: str) -> FleetSettings:
             where=str(project.inventory(name)),
             next_step="rename the folder: at most 63 letters, digits and _ . -, beginning with a letter or digit",
         )
-    path = project.inventory(name) / "group_vars" / "all" / "ratchet.yml"
-    if not path.exists():
+    _check_settings(project, name)
+    path = group_vars_of_all(project, name) / "ratchet.yml"
+    if not is_there(path):
         return FleetSettings()
     document = read_yaml(path)
     value = document.value
@@ -67,6 +71,23 @@ def load_settings(project: Project, name: str) -> FleetSettings:
             next_step="role parameters (nginx_*) belong into nginx.yml beside it",
         )
     return validate(FleetSettings, document, place=("ratchet",))
+
+
+def _check_settings(project: Project, name: str) -> None:
+    """None is skipped without a word: a link that leads nowhere, or a `ratchet:` elsewhere. Raises BadInput."""
+    folder = group_vars_of_all(project, name)
+    settings = [path for path in sorted(folder.iterdir()) if path.name[:1] != "."] if folder.is_dir() else []
+    for path in (project.inventory(name) / "hosts.yml", project.known_hosts(name), *settings):
+        is_there(path)
+    for path in settings:
+        if path.name != "ratchet.yml" and path.suffix in {"", ".yml", ".yaml"} and path.is_file():
+            found = re.search("^ratchet *:", read_text(path), re.MULTILINE)
+            if found:
+                raise BadInput(
+                    "`ratchet` is not read here",
+                    where=f"{path}:{found.string.count(chr(10), 0, found.start()) + 1}",
+                    next_step=f"move it, and what is under it, to {folder / 'ratchet.yml'}",
+                )
 
 
 def _without_hosts(name: str, settings: FleetSettings, path: Path) -> BadInput:
@@ -91,9 +112,16 @@ def _host(project: Project, fleet: str, host: InventoryHost) -> Host:
         port=_port(host),
         admin_user=_text(host, "ansible_user", "ratchet"),
         # A relative path counts from the project folder: that is where ansible-playbook is started.
-        key_file=project.root / Path(key).expanduser() if key else project.key_file(fleet),
+        key_file=project.root / _home(host, key) if key else project.key_file(fleet),
         known_hosts=project.known_hosts(fleet),
     )
+
+
+def _home(host: InventoryHost, key: str) -> Path:
+    try:
+        return Path(key).expanduser()
+    except RuntimeError:
+        raise _refuse(host, "ansible_ssh_private_key_file", f"is in the home of nobody: {key}") from None
 
 
 def _text(host: InventoryHost, variable: str, default: str) -> str:
@@ -120,10 +148,23 @@ def _refuse(host: InventoryHost, variable: str, what: str) -> BadInput:
     )
 
 
+def _check_distinct(hosts: list[Host], found: list[InventoryHost]) -> None:
+    """A server with two names would be measured against itself, under two leases."""
+    names: dict[tuple[str, int], str] = {}
+    for host, entry in zip(hosts, found, strict=True):
+        other = names.setdefault((host.address.lower(), host.port), host.name)
+        if other != host.name:
+            raise BadInput(
+                f"{other} and {host.name} are one server: both are {host.address}, port {host.port}",
+                where=entry.where,
+                next_step="leave one of them out, or mend its ansible_host or ansible_port",
+            )
+
+
 def _check_connection_files(fleet: str, hosts: list[Host], settings: FleetSettings) -> None:
     again = f"controller provision --fleet {fleet}" if settings.servers else ""
     for path in sorted({host.key_file for host in hosts}):
-        if not path.is_file():
+        if not is_there(path) or not path.is_file():
             raise BadInput(
                 f"the SSH key of fleet {fleet} is missing",
                 where=str(path),
@@ -138,7 +179,7 @@ def _check_connection_files(fleet: str, hosts: list[Host], settings: FleetSettin
                 next_step=f"chmod 600 {path}",
             )
     known_hosts = hosts[0].known_hosts
-    if not known_hosts.is_file():
+    if not is_there(known_hosts):
         raise BadInput(
             f"fleet {fleet} has no known_hosts: no host key is trusted",
             where=str(known_hosts),
@@ -146,3 +187,4 @@ def _check_connection_files(fleet: str, hosts: list[Host], settings: FleetSettin
             or "write one line a host, `ADDRESS ssh-ed25519 AAAA...`, with the key that its console shows: "
             "cat /etc/ssh/ssh_host_ed25519_key.pub",
         )
+    read_known_hosts(known_hosts)

@@ -15,8 +15,9 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.documents import Document, parse_yaml, read_text
+from controller.adapters.files.atomic import check_writable, make_folder, write_atomically
+from controller.adapters.files.documents import Document, is_there, parse_yaml, read_text
+from controller.adapters.files.group_vars import group_vars_of_all
 from controller.adapters.files.validation import found_words
 from controller.model.errors import BadInput
 from controller.model.experiment import ParameterValue
@@ -27,6 +28,8 @@ HEADER = """\
 # To undo one, delete its line and run: ansible-playbook -i inventory/{fleet} playbooks/site.yml
 """
 
+# In a document without values, where no `#` can stand in a text.
+COMMENT = re.compile(r"(?:^|(?<=\s))#.*$", re.MULTILINE)
 PARAMETER = re.compile(r"nginx_[a-z0-9_]{1,60}")
 
 
@@ -37,12 +40,23 @@ def kept_file(project: Project, fleet: str) -> Path:
 def read_kept_text(project: Project, fleet: str) -> str:
     """The file as it is; empty when nothing was kept yet. Raises BadInput when it cannot be read."""
     path = kept_file(project, fleet)
-    return read_text(path) if path.exists() else ""
+    return read_text(path) if is_there(path) else ""
 
 
 def read_kept(project: Project, fleet: str) -> dict[str, ParameterValue]:
     """Parameter -> value. Raises BadInput with file and line."""
     return _parse(read_kept_text(project, fleet), kept_file(project, fleet))[1]
+
+
+def check_kept(project: Project, fleet: str) -> None:
+    """That parameters can be kept. Raises BadInput: a damaged file or folder; HostFailed: it cannot be written."""
+    read_kept(project, fleet)
+    _check_place(project, fleet)
+
+
+def _check_place(project: Project, fleet: str) -> None:
+    group_vars_of_all(project, fleet)
+    check_writable(kept_file(project, fleet))
 
 
 def with_kept(
@@ -51,12 +65,15 @@ def with_kept(
     """The file's text with `parameters` laid over what was kept, every other line as it is; `comment` explains them.
 
     It is read back: what it says is what was asked for. `text`: the file's, where it is known already.
-    Raises BadInput when the file is damaged, or so odd that nothing can be laid over it.
+    Raises BadInput when the file is damaged, or so odd that nothing can be laid over it; HostFailed when it cannot be
+    written.
     """
     path = kept_file(project, fleet)
+    _check_place(project, fleet)
     text = read_kept_text(project, fleet) if text is None else text
     before = _parse(text, path)[1]
-    if before == {**before, **parameters}:
+    wanted = before | dict(parameters)
+    if _typed(before) == _typed(wanted):
         return text
     editor = YAML()
     editor.preserve_quotes = True
@@ -66,12 +83,12 @@ def with_kept(
         document = editor.load(text)
         if document is None:
             # Nothing but comments, or nothing at all.
-            text = text or HEADER.format(fleet=fleet)
-            document = editor.load(f"{text.removesuffix('...').rstrip()}\n{{}}\n")
+            comments = "".join(f"{line}\n" for line in COMMENT.findall(text)) if text else HEADER.format(fleet=fleet)
+            document = editor.load(f"{comments}{{}}\n")
         document.fa.set_block_style()
         for name, value in parameters.items():
             # What was kept before with this value was explained then.
-            if before.get(name, ...) != value:
+            if name not in before or _typed(before)[name] != _typed(parameters)[name]:
                 document[name] = _plain(value)
                 _explain(document, name, comment)
         out = StringIO()
@@ -80,9 +97,14 @@ def with_kept(
         read = _parse(after, path)[1]
     except (YAMLError, BadInput, AttributeError, TypeError, ValueError) as error:
         raise _odd(path, str(error).splitlines()[0]) from None
-    if read != before | dict(parameters):
+    if _typed(read) != _typed(wanted):
         raise _odd(path, "the new text would not say what was kept")
     return after
+
+
+def _typed(parameters: Mapping[str, ParameterValue]) -> dict[str, tuple[type, ParameterValue]]:
+    """To be compared: `true` is no 1."""
+    return {name: (type(value), value) for name, value in parameters.items()}
 
 
 class _Float(float):
@@ -105,10 +127,9 @@ def _explain(document: CommentedMap, name: str, comment: str) -> None:
 
 
 def write_kept_text(project: Project, fleet: str, text: str) -> None:
-    """Replace the file. Raises HostFailed when it cannot be written."""
-    path = kept_file(project, fleet)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    """Replace the file. Raises HostFailed when it cannot be written, BadInput as `group_vars_of_all`."""
+    make_folder(group_vars_of_all(project, fleet))
+    write_atomically(kept_file(project, fleet), text)
 
 
 def _odd(path: Path, why: str) -> BadInput:

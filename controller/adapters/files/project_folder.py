@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.documents import is_there, read_text
 from controller.adapters.files.experiments import META
+from controller.adapters.files.group_vars import group_vars_of_all
 from controller.adapters.files.ignored import Rules, add_rules
 from controller.adapters.files.private_state import secrets_folder
 from controller.model.errors import BadInput, HostFailed
@@ -88,8 +90,8 @@ class Written:
 def write_project(folder: Path, fleet: str, *, static: bool) -> Written:
     """Write what is missing, and only that.
 
-    Raises BadInput when the folder holds other things but no project, when the fleet's name is unfit, or when a file
-    is where a folder must be; HostFailed when it cannot be written.
+    Raises BadInput when the folder holds other things but no project, when the fleet's name is unfit, when a file is
+    where a folder must be, or when a link leads nowhere; HostFailed when it cannot be written.
     """
     # Servers that are created are named after their fleet.
     if not (re.fullmatch(FLEET_NAME, fleet) if static else SERVERS_NAME.fullmatch(fleet)):
@@ -97,6 +99,7 @@ def write_project(folder: Path, fleet: str, *, static: bool) -> Written:
             f"{fleet!r} is not a fleet's name", next_step="small letters, digits and dashes, at most 63, such as web-eu"
         )
     _check_folder(folder)
+    group_vars_of_all(Project(folder), fleet)
     try:
         paths = list(_write(folder, _files(fleet, static=static)))
         own = folder / ".gitignore"
@@ -124,7 +127,7 @@ def _write(folder: Path, files: dict[str, str]) -> Iterator[Path]:
         yield project.state
     for name, text in files.items():
         path = folder / name
-        if not path.exists():
+        if not is_there(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
             yield path
@@ -168,12 +171,12 @@ def _files(fleet: str, *, static: bool) -> dict[str, str]:
     example = shipped / "experiments" / EXAMPLE_EXPERIMENT / META
     group_vars = f"inventory/{fleet}/group_vars/all"
     files = {
-        "ansible.cfg": (shipped / "ansible.cfg").read_text(),
+        "ansible.cfg": read_text(shipped / "ansible.cfg"),
         f"{group_vars}/ratchet.yml": SETTINGS_HEAD + ("" if static else SETTINGS_SERVERS) + SETTINGS_TRIALS,
         f"{group_vars}/nginx.yml": NGINX,
     }
     if static:
         files[f"inventory/{fleet}/hosts.yml"] = HOSTS.format(fleet=fleet)
     if example.is_file():
-        files[f"experiments/{EXAMPLE_EXPERIMENT}/{META}"] = example.read_text()
+        files[f"experiments/{EXAMPLE_EXPERIMENT}/{META}"] = read_text(example)
     return files

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,16 @@ def test_a_folder_that_cannot_be_written_is_told(project: Project, monkeypatch: 
     with pytest.raises(HostFailed, match="No space left"), fleet_with_kept(project, "web", ""):
         pass
     assert project.fleets() == ["web"] and not list((project.root / "inventory").glob(".kept*"))
+
+
+def test_what_was_kept_is_the_same_in_every_locale(project: Project) -> None:
+    program = (
+        "import sys; from pathlib import Path; from controller.model.project import Project;"
+        "from controller.adapters.files.earlier_fleet import fleet_with_kept\n"
+        "from controller.adapters.files.kept import read_kept_text\n"
+        "project = Project(Path(sys.argv[1]))\n"
+        "with fleet_with_kept(project, 'web', '# \\xe9\\u2028\\n') as name:\n"
+        "    assert read_kept_text(project, name) == '# \\xe9\\u2028\\n'\n"
+    )
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program, project.root], env=plain, check=True, cwd=Path(__file__).parents[3])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import hmac
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,39 @@ def test_known_hosts_holds_one_key_for_each_address_and_keeps_other_lines(tmp_pa
     assert known.path.read_text() == "# by hand\n192.0.2.9 ssh-ed25519 NINE\n"
 
 
+def test_known_hosts_gives_up_one_address_and_keeps_the_other_names_of_its_line(tmp_path: Path) -> None:
+    known = KnownHosts(tmp_path / "known_hosts")
+    hashed = "|1|{}|{}".format(
+        base64.b64encode(b"salt").decode(), base64.b64encode(hmac.digest(b"salt", b"192.0.2.1", "sha1")).decode()
+    )
+    others = "@revoked 192.0.2.1 ssh-ed25519 OLD\n\n@cert-authority * ssh-ed25519 CA\n#192.0.2.1 ssh-ed25519 NONE\n"
+    known.path.write_text(f"{others}web-1,192.0.2.1 ssh-ed25519 ONE mine\n{hashed} ssh-ed25519 ONE\n")
+    assert known.key_of("192.0.2.1") == known.key_of("web-1") == "ssh-ed25519 ONE"
+    assert known.trust("192.0.2.1", "ssh-ed25519 TWO")
+    assert known.path.read_text() == f"{others}web-1 ssh-ed25519 ONE mine\n192.0.2.1 ssh-ed25519 TWO\n"
+    known.path.write_text(f"{others}192.0.2.1,web-1 ssh-ed25519 ONE\n{hashed} ssh-ed25519 ONE\n")
+    assert known.forget({"192.0.2.1"})
+    assert known.path.read_text() == f"{others}web-1 ssh-ed25519 ONE\n"
+
+
+def test_a_known_hosts_that_ssh_reads_otherwise_is_told(project: Project) -> None:
+    known = KnownHosts(project.known_hosts("web"))
+    known.path.write_text("\ufeff192.0.2.1 ssh-ed25519 ONE\n192.0.2.2 ssh-ed25519 TWO\n")
+    for read in (
+        lambda: load_fleet(project, "web"),
+        lambda: known.key_of("192.0.2.1"),
+        lambda: known.trust("192.0.2.1", "ssh-ed25519 ONE"),
+    ):
+        with pytest.raises(BadInput, match="byte order mark") as caught:
+            read()
+    # A server that is deleted is forgotten whatever the file is like.
+    assert known.forget({"192.0.2.2"})
+    assert known.path.read_bytes() == b"192.0.2.1 ssh-ed25519 ONE\n"
+    known.path.write_text("\ufeff192.0.2.1 ssh-ed25519 ONE\n")
+    subprocess.run(["sh", "-c", caught.value.next_step.partition(": ")[2]], check=True)
+    load_fleet(project, "web")
+
+
 def test_a_seed_is_known_until_its_successor_is_trusted(project: Project) -> None:
     seeds = HostSeeds(project, "web")
     assert seeds.seed("web-1") == seeds.successor("web-1") == ""
@@ -165,6 +201,11 @@ def keep(project: Project, parameters: dict[str, Any], comment: str) -> None:
         "nginx_gzip_types: [\n'text/css',\n'text/plain'\n]\n",
         "nginx_a: 'one\ntwo'",
         "---\n# mine\nnginx_a: 1\n",
+        "null\n",
+        "~  # only a comment\n",
+        "---\n...\n",
+        "# mine\n---\n!!null\n# end\n...\n",
+        "%YAML 1.1\n---\n",
         "nginx_a: yes  # why\n\n# about b\nnginx_b: 0755\n# end\n",
         "nginx_a:\n  - x\n  - y\nnginx_c: 1",
         " nginx_a: 5\n nginx_b: 6\n",
@@ -201,6 +242,14 @@ def test_kept_parameters_lie_over_earlier_ones_and_leave_the_operators_lines_alo
     assert text.count("nginx_gzip_comp_level") == 1
     assert "# mine\nnginx_sendfile: false # r-2, e/v\n# also mine\n" in text
     assert yaml.safe_load(text) == read_kept(project, "web")
+
+
+@pytest.mark.parametrize(("written", "kept"), [("1", True), ("true", 1), ("1.0", 1), ("0", False)])
+def test_a_value_that_only_python_takes_for_the_same_is_written(written: str, kept: Any, project: Project) -> None:
+    kept_file(project, "web").write_text(f"nginx_a: {written}\n")
+    keep(project, {"nginx_a": kept}, "r-1, e/v")
+    assert type(read_kept(project, "web")["nginx_a"]) is type(kept)
+    assert "# r-1, e/v" in kept_file(project, "web").read_text()
 
 
 def test_deleting_a_line_of_the_kept_parameters_undoes_exactly_that_one(project: Project) -> None:
