@@ -48,12 +48,15 @@ def is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         if not path.is_symlink():
             return False
-        why = f"is a link to {path.readlink()}, which is not there"
+        why, step = (
+            f"is a link to {path.readlink()}, which is not there",
+            "mount or mend what it leads to, or remove it",
+        )
     except OSError as error:
-        why = f"cannot be read: {error.strerror or error}"
+        why, step = f"cannot be read: {error.strerror or error}", "mend its name or permissions"
     else:
         return True
-    raise BadInput(why, where=str(path), next_step="mount or mend what it leads to, or remove it; then run it again")
+    raise BadInput(why, where=str(path), next_step=f"{step}, then run the command again")
 
 
 def read_text(path: Path) -> str:

@@ -108,7 +108,7 @@ def _host(project: Project, fleet: str, host: InventoryHost) -> Host:
     key = _text(host, "ansible_ssh_private_key_file", _text(host, "ansible_private_key_file", ""))
     return Host(
         name=host.name,
-        address=_text(host, "ansible_host", host.name),
+        address=_address(host),
         port=_port(host),
         admin_user=_text(host, "ansible_user", "ratchet"),
         # A relative path counts from the project folder: that is where ansible-playbook is started.
@@ -130,7 +130,18 @@ def _text(host: InventoryHost, variable: str, default: str) -> str:
         raise _refuse(host, variable, "must be plain text: the controller evaluates no templates in it")
     if any(ord(character) < 32 for character in value):
         raise _refuse(host, variable, "holds a control character")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _refuse(host, variable, "holds half a character")
     return value
+
+
+def _address(host: InventoryHost) -> str:
+    address = _text(host, "ansible_host", host.name)
+    try:
+        address.encode("idna")
+    except UnicodeError:
+        raise _refuse(host, "ansible_host", f"is neither an address nor a name that DNS can have: {address}") from None
+    return address
 
 
 def _port(host: InventoryHost) -> int:

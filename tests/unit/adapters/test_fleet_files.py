@@ -214,6 +214,15 @@ def test_a_key_that_no_file_can_be_is_told(key: str, project: Project) -> None:
         load_fleet(project, "web")
 
 
+@pytest.mark.parametrize("address", ["web..example.com", "a" * 64 + ".example.com", r'"\ud800"'])
+def test_an_address_that_none_can_be_is_told_with_its_line(address: str, project: Project) -> None:
+    path = project.inventory("web") / "hosts.yml"
+    path.write_text(f"all:\n  hosts:\n    web-1: {{ansible_host: {address}}}\n")
+    with pytest.raises(BadInput, match="`ansible_host` of host web-1") as caught:
+        load_fleet(project, "web")
+    assert caught.value.where == f"{path}:3"
+
+
 def test_two_names_of_one_server_are_refused(project: Project) -> None:
     path = project.inventory("web") / "hosts.yml"
     path.write_text(
