@@ -77,6 +77,17 @@ def _lines(path: Path) -> list[Line]:
     return [Line.parse(line) for line in text.removesuffix("\n").split("\n")] if text else []
 
 
+def trusted_keys(path: Path) -> list[str]:
+    """`NAMES TYPE BASE64` of each line that trusts a key which no line revokes, for whomever. Raises BadInput."""
+    lines = read_known_hosts(path)
+    revoked = {line.key for line in lines if line.marker == "@revoked"}
+    return [
+        f"{','.join(line.names)} {line.key}"
+        for line in lines
+        if line.names and not line.marker and line.key not in revoked
+    ]
+
+
 class KnownHosts:
     """The file of one fleet. Safe for several threads of one process, not for several processes."""
 

@@ -10,8 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import paramiko
+from paramiko.hostkeys import HostKeyEntry
 
 from controller.adapters.files.atomic import replacing
+from controller.adapters.files.documents import is_there
+from controller.adapters.files.known_hosts import trusted_keys
 from controller.adapters.patience import spread
 from controller.adapters.ssh.failures import ConnectionBroken, UnknownHostKey, classify, telling
 from controller.adapters.ssh.stream import PACE_SECONDS, Stream, chunks, close_quietly, end_input, exit_status
@@ -230,12 +233,18 @@ def _load_key(path: Path) -> paramiko.PKey:
 
 
 def _load_known_hosts(client: paramiko.SSHClient, path: Path) -> None:
-    try:
-        client.load_host_keys(str(path))
-    except FileNotFoundError:
-        what = "there is no known_hosts: no host key is trusted"
-    except Exception as error:  # paramiko lets errors of base64 and of the key's own parser through
-        what = f"known_hosts cannot be read: {error}"
-    else:
-        return
-    raise BadInput(what, where=str(path), next_step="one line a host: ADDRESS ssh-ed25519 AAAA...")
+    next_step = "one line a host: ADDRESS ssh-ed25519 AAAA..."
+    if not is_there(path):
+        raise BadInput("there is no known_hosts: no host key is trusted", where=str(path), next_step=next_step)
+    known = client.get_host_keys()
+    # The first of several keys of one type counts.
+    for line in reversed(trusted_keys(path)):
+        try:
+            entry = HostKeyEntry.from_line(line)
+        except paramiko.SSHException:
+            continue
+        except Exception as error:  # paramiko lets errors of base64 and of the key's own parser through
+            raise BadInput(f"known_hosts cannot be read: {error}", where=str(path), next_step=next_step) from None
+        if entry is not None:
+            for name in entry.hostnames:
+                known.add(name, entry.key.get_name(), entry.key)

@@ -236,6 +236,19 @@ def test_a_host_key_that_is_not_known_is_refused_with_the_line_to_add(host: Host
     assert str(host.known_hosts) in caught.value.next_step
 
 
+def test_a_revoked_key_is_not_trusted_and_the_rest_of_the_file_is(host: Host) -> None:
+    name, known = f"[127.0.0.1]:{host.port}", host.known_hosts.read_text()
+    mine, other = " ".join(known.split()[1:3]), " ".join(generate_key("other")[1].split()[:2])
+    host.known_hosts.write_text(
+        f"@revoked {name} {other}\n{name} {other}\n@cert-authority * {other}\nweb-1,{name} {mine}\n"
+    )
+    with connect(host, user="ratchet"):
+        pass
+    host.known_hosts.write_text(f"@revoked {name} {mine}\n{known}")
+    with pytest.raises(HostFailed, match="is not in known_hosts"), connect(host, user="ratchet"):
+        pass
+
+
 def test_a_wrong_host_key_is_refused_at_once_and_loudly(host: Host) -> None:
     host.known_hosts.write_text(f"[127.0.0.1]:{host.port} {generate_key('other')[1]}")
     pauses: list[float] = []
