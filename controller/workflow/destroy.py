@@ -18,7 +18,7 @@ from controller.adapters.files.keys import HostSeeds
 from controller.adapters.files.known_hosts import KnownHosts
 from controller.adapters.hetzner import Cloud, Found, Leftovers, read_access
 from controller.adapters.store import Store
-from controller.model.errors import BadInput, Interrupted, RatchetError
+from controller.model.errors import BadInput, HostFailed, Interrupted, RatchetError
 from controller.model.project import Project
 from controller.workflow.provision import HOSTS_AT_ONCE, Observer, Progress, read_servers
 
@@ -73,12 +73,13 @@ def destroy(
 
     def gone(server: Found) -> None:
         memory.forget([server.name], server.address)
-        result.servers.append(server.name)
 
     why = f"delete for good: {found.words()}" if found else f"forget {', '.join(result.forgotten)}"
-    with accounts.account("destroy", [server.name for server in found.servers] or result.forgotten, why):
+    with accounts.account("destroy", [server.name for server in found.servers] or result.forgotten, why) as outcome:
         memory.forget(result.forgotten)
-        _Deletion(fleet, found.servers, lambda pause: Cloud(access, sleep=pause), observe, gone).run()
+        deletion = _Deletion(fleet, found.servers, lambda pause: Cloud(access, sleep=pause), observe, gone)
+        result.servers = outcome.evidence["deleted"] = deletion.deleted
+        deletion.run()
         observe(Progress("deleting firewall, placement groups and SSH key"))
         try:
             cloud.destroy_shared(found)
@@ -147,6 +148,8 @@ class _Memory:
 class _Deletion:
     """Delete servers, several at once. After Ctrl-C no further deletion is begun; a second one waits for none.
 
+    What fails for one server, also to forget it, ends no other's deletion.
+
     Args:
         cloud: makes a client that pauses with the function it is given.
         gone: called from this thread for each server that is deleted; safe to call twice.
@@ -168,11 +171,12 @@ class _Deletion:
         self._stop = threading.Event()
         self._leave = threading.Event()
         self._begun: set[str] = set()
-        self._deleted: list[str] = []
-        self._failures: list[RatchetError] = []
+        self._unforgotten: list[str] = []
+        self._failures: dict[str, Exception] = {}
+        self.deleted: list[str] = []
 
     def run(self) -> None:
-        """Raises the first failure once all are through, and Interrupted."""
+        """Raises the first failure once all are through, with what became of each told, and Interrupted."""
         pool = ThreadPoolExecutor(max_workers=HOSTS_AT_ONCE)
         try:
             self._wait({pool.submit(self._delete, server): server for server in self._servers})
@@ -184,7 +188,8 @@ class _Deletion:
         if self._stop.is_set():
             raise Interrupted(f"stopped: {self._account()}", next_step=_again(self._fleet))
         if self._failures:
-            raise self._failures[0]
+            self._observe(Progress(f"note: {self._account()}"))
+            raise next(iter(self._failures.values()))
 
     def _wait(self, futures: dict[Future[None], Found]) -> None:
         while futures and not self._leave.is_set():
@@ -212,26 +217,49 @@ class _Deletion:
         if not self._stop.is_set():
             self._observe(Progress("deleting", host=server.name))
         self._cloud(pause).destroy_server(server, may_begin)
-        self._observe(Progress("deleted", host=server.name, state="ready"))
 
     def _settle(self, future: Future[None], server: Found) -> None:
         try:
             future.result()
         except Interrupted:
             return
-        except RatchetError as error:
-            self._observe(Progress(error.what, host=server.name, state="failed"))
-            self._failures.append(error)
+        except Exception as error:
+            self._failed(server, error)
             return
-        self._gone(server)
-        self._deleted.append(server.name)
+        try:
+            self._gone(server)
+        except Exception as error:
+            self._unforgotten.append(server.name)
+            self._failed(server, self._still_known(server, error))
+        else:
+            self._observe(Progress("deleted", host=server.name, state="ready"))
+        self.deleted.append(server.name)
+
+    def _failed(self, server: Found, error: Exception) -> None:
+        self._failures[server.name] = error
+        self._observe(Progress(_words(error), host=server.name, state="failed"))
+
+    def _still_known(self, server: Found, error: Exception) -> HostFailed:
+        return HostFailed(
+            f"it is deleted, and could not be forgotten here: {_words(error)}",
+            where=server.name,
+            next_step=f"mend what it names, then controller destroy --fleet {self._fleet} --forget",
+        )
 
     def _account(self) -> str:
         """Which servers are deleted and which are not, in words."""
-        names = [server.name for server in self._servers if server.name not in self._deleted]
+        names = [server.name for server in self._servers if server.name not in self.deleted]
+        failed = [name for name in names if name in self._failures]
+        rest = [name for name in names if name not in failed]
         told = {
-            "deleted": self._deleted,
-            "being deleted, their end was not seen": [name for name in names if name in self._begun],
-            "not deleted": [name for name in names if name not in self._begun],
+            "deleted": [name for name in self.deleted if name not in self._unforgotten],
+            "deleted, and still known here": self._unforgotten,
+            "failed": failed,
+            "being deleted, their end was not seen": [name for name in rest if name in self._begun],
+            "not deleted": [name for name in rest if name not in self._begun],
         }
         return "; ".join(f"{what}: {', '.join(those)}" for what, those in told.items() if those)
+
+
+def _words(error: Exception) -> str:
+    return error.what if isinstance(error, RatchetError) else f"{type(error).__name__}: {error}"

@@ -5,9 +5,11 @@ The cloud here is an HTTP server with as many servers as a test needs; the lab's
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from controller.adapters.audit import AuditLog
 from controller.adapters.files.hosts_edits import write_hosts
 from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.files.keys import HostSeeds
@@ -239,6 +242,37 @@ def test_a_server_that_is_gone_already_counts_as_deleted(api: _Api, project: Pro
     thread.start()
     assert _destroy(project, "--yes") == 0
     thread.join()
+    assert not any(_known(project).values())
+
+
+@pytest.mark.parametrize(
+    ("trigger", "unforgotten"),
+    [
+        ("WHEN OLD.host = 'web-1' BEGIN SELECT RAISE(ABORT, 'not this one')", {"web-1"}),
+        ("BEGIN SELECT json('{')", {f"web-{number}" for number in range(1, 7)}),
+    ],
+)
+def test_a_record_that_cannot_be_written_is_told_and_costs_no_other_server_its_own(
+    trigger: str, unforgotten: set[str], api: _Api, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _know(project, *range(1, 7))
+    api.servers = {one: f"web-{one}" for one in range(1, 7)}
+    api.seconds = 0.3
+    database = database_url(project).removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute(f"CREATE TRIGGER fails BEFORE DELETE ON ratchet_baselines {trigger}; END")
+    assert _destroy(project, "--yes") == 3
+    err = capsys.readouterr().err
+    assert not api.servers and _known(project)["records"] == unforgotten
+    told = err[err.index("deleted, and still known here: ") :].split("\n")[0]
+    assert set(told.removeprefix("deleted, and still known here: ").split(", ")) == unforgotten
+    assert "it is deleted, and could not be forgotten here: " in err
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("DROP TRIGGER fails")
+    deleted = AuditLog(project, Store(database_url(project))).entries()[-1]["evidence"]["deleted"]
+    assert set(deleted) == {f"web-{number}" for number in range(1, 7)}
+    assert "controller destroy --fleet web --forget" in err
+    assert _destroy(project, "--yes", "--forget") == 0
     assert not any(_known(project).values())
 
 
