@@ -68,6 +68,8 @@ class RunPlan(Frozen):
     hosts: list[str]
     lease_seconds: int
     alpha: float
+    soak_seconds: float = Field(default=10.0, description="of trials that a search comes up with; as of each trial")
+    hosts_per_trial: int = Field(default=0, description="how many of the hosts measure; 0: all")
     strategy: Strategy = "first-winner"
     budget: Budget = Budget()
     trials: list[TrialPlan] = Field(description="of bayes and tournament empty: each trial's plan is in its folder")

@@ -52,9 +52,11 @@ def design_of(experiment: Experiment, variant: Variant) -> Design:
 LEAST_FLEET = 2
 
 
-def _trial(
-    number: int, experiment: Experiment, variant: Variant, *, fleet: Fleet, hosts: list[str], seed: int, variants: int
-) -> TrialPlan:
+def planned_trial(plan: RunPlan, number: int, experiment: Experiment, variant: Variant, *, variants: int) -> TrialPlan:
+    """A trial of the run; `variants`: how many may be proven in it.
+
+    Its figures are those of the run's plan, also where the settings have changed since.
+    """
     design = design_of(experiment, variant)
     return TrialPlan(
         number=number,
@@ -62,25 +64,12 @@ def _trial(
         variant=variant,
         design=design,
         timing=TrialTiming.of(experiment.timing, design, experiment.source),
-        hosts=hosts,
-        seed=seed,
-        alpha=fleet.settings.trials.alpha,
+        hosts=plan.hosts[: plan.hosts_per_trial or None],
+        seed=plan.seed,
+        alpha=plan.alpha,
         variants_in_run=variants,
-        soak_seconds=fleet.settings.trials.soak_seconds,
+        soak_seconds=plan.soak_seconds,
     )
-
-
-def trial_hosts(fleet: Fleet) -> list[str]:
-    """The hosts that measure: the fleet's first few, or all."""
-    names = [host.name for host in fleet.hosts]
-    return names[: fleet.settings.trials.hosts] if fleet.settings.trials.hosts else names
-
-
-def searched_trial(
-    fleet: Fleet, number: int, experiment: Experiment, variant: Variant, *, seed: int, variants: int
-) -> TrialPlan:
-    """The plan of a trial that a search came up with; `variants`: how many may be proven in the run."""
-    return _trial(number, experiment, variant, fleet=fleet, hosts=trial_hosts(fleet), seed=seed, variants=variants)
 
 
 def check_fleet_design(fleet: Fleet, experiments: list[Experiment], strategy: Strategy) -> None:
@@ -93,7 +82,7 @@ def check_fleet_design(fleet: Fleet, experiments: list[Experiment], strategy: St
                 f"experiment {experiment.name} compares hosts with hosts: not for --strategy {strategy}",
                 next_step="--strategy first-winner",
             )
-        hosts = len(trial_hosts(fleet))
+        hosts = len(fleet.hosts[: fleet.settings.trials.hosts or None])
         if hosts < LEAST_FLEET:
             raise BadInput(
                 f"experiment {experiment.name} compares hosts with hosts, and {hosts} would measure: the fleet design "
@@ -117,25 +106,28 @@ def draw_plan(
 
     Ranges have no variants yet: the trials of a search come one by one.
     """
-    names = [host.name for host in fleet.hosts]
-    hosts = trial_hosts(fleet)
+    settings = fleet.settings.trials
     variants = [(experiment, variant) for experiment in experiments for variant in experiment.variants]
-    return RunPlan(
+    plan = RunPlan(
         run_id=run_id,
         fleet=fleet.name,
         seed=seed,
         created_at=created_at,
         ratchet_version=__version__,
-        hosts=names,
-        lease_seconds=fleet.settings.trials.lease_seconds,
-        alpha=fleet.settings.trials.alpha,
+        hosts=[host.name for host in fleet.hosts],
+        lease_seconds=settings.lease_seconds,
+        alpha=settings.alpha,
+        soak_seconds=settings.soak_seconds,
+        hosts_per_trial=settings.hosts,
         strategy=strategy,
         budget=budget or Budget(),
-        trials=[
-            _trial(number, experiment, variant, fleet=fleet, hosts=hosts, seed=seed, variants=len(variants))
-            for number, (experiment, variant) in enumerate(variants, 1)
-        ],
+        trials=[],
     )
+    trials = [
+        planned_trial(plan, number, experiment, variant, variants=len(variants))
+        for number, (experiment, variant) in enumerate(variants, 1)
+    ]
+    return plan.model_copy(update={"trials": trials})
 
 
 def estimate_seconds(plan: TrialPlan) -> tuple[float, float]:

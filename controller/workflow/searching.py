@@ -30,6 +30,8 @@ from controller.workflow.stints import Question, read_stints, recorded_plan, run
 
 # What ends the run, not only the variant: the host is the problem, or the operator.
 RUN_ENDS = frozenset({"host-failed", "interrupted"})
+# What is told of a variant that was running when its search failed.
+BROKE_OFF = "the search broke off before its end"
 _PROPOSAL: TypeAdapter[Proposal] = TypeAdapter(Proposal)
 
 
@@ -94,11 +96,12 @@ class Steps:
             stint = partial(run_stint, self.context, self.plan.run_id, question, self.baseline)
             entry = Entry.model_validate(engine.step(name, stint))
             lost = dict.fromkeys(entry.failed_hosts, entry.note) if entry.ended == "host-failed" else {}
+            if control is None:
+                self.ledger.append(entry)
             if not self.goes_on(name, lost):
-                break
-        if control is None:
-            self.ledger.append(entry)
-        return entry
+                return entry
+            if control is None:
+                self.ledger.pop()
 
     def goes_on(self, what: str, lost: dict[str, str]) -> bool:
         """Whether what was lost to broken hosts (host -> why) is to be done again, on the others that are left."""
@@ -151,7 +154,7 @@ def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:
     start = len(steps.ledger)
     plans = {plan.number: plan for plan in trials}
     total = len(steps.plan.trials)
-    steps.unsettled = lambda: gather(steps, plans, steps.ledger[start:], "the search broke off before its end")
+    steps.unsettled = lambda: gather(steps, plans, steps.ledger[start:], BROKE_OFF)
     while True:
         ledger = steps.ledger[start:]
         proposal = steps.propose(partial(race.propose, trials, steps.plan.seed, ledger))

@@ -30,10 +30,10 @@ from controller.search.safe_space import Capacity, unsafe
 from controller.workflow import engine
 from controller.workflow.context import RunContext
 from controller.workflow.hosts import on_each_host
-from controller.workflow.planning import searched_trial
+from controller.workflow.planning import planned_trial
 from controller.workflow.quarantine import hosts_left, named_hosts
 from controller.workflow.results import json_document
-from controller.workflow.searching import RUN_ENDS, Searched, Steps, gather, result_of
+from controller.workflow.searching import BROKE_OFF, RUN_ENDS, Searched, Steps, gather, result_of
 from controller.workflow.stints import recorded_plan
 from controller.workflow.trial import run_trial, without_pairs
 
@@ -104,8 +104,8 @@ class _RangeSearch:
         self._ended_early = False
 
     def results(self) -> list[TrialResult]:
-        """What it has come to so far."""
-        return self._results
+        """What it has come to so far: what it has looked at, while it explores."""
+        return self._results or gather(self._steps, self._plans, self._ledger, BROKE_OFF)
 
     @property
     def _ledger(self) -> list[Entry]:
@@ -171,15 +171,9 @@ class _RangeSearch:
         }
 
     def _plan(self, number: int, variant: Variant, experiment: Experiment | None = None) -> TrialPlan:
-        planned = searched_trial(
-            self._steps.context.fleet,
-            number,
-            experiment or self._experiment,
-            variant,
-            seed=self._steps.plan.seed,
-            variants=self._may_be_proven,
-        )
-        self._plans[number] = hosts_left(self._steps.plan, planned, self._steps.baseline)
+        run = self._steps.plan
+        planned = planned_trial(run, number, experiment or self._experiment, variant, variants=self._may_be_proven)
+        self._plans[number] = hosts_left(run, planned, self._steps.baseline)
         return self._plans[number]
 
     # --- proving ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,15 @@ import pytest
 from controller.model.errors import BadInput
 from controller.model.experiment import Experiment, Request, Risk, Timing, Variant, Workload
 from controller.model.fleet import Fleet, FleetSettings, Host, Trials
-from controller.workflow.planning import check_fleet_design, design_of, draw_plan, estimate_seconds, new_run_id
+from controller.model.run import RunPlan
+from controller.workflow.planning import (
+    check_fleet_design,
+    design_of,
+    draw_plan,
+    estimate_seconds,
+    new_run_id,
+    planned_trial,
+)
 from controller.workflow.quarantine import hosts_left
 
 
@@ -54,6 +62,17 @@ def test_a_fleet_may_keep_hosts_out_of_its_trials() -> None:
     plan = draw_plan("r-1", fleet(3, per_trial=2), [experiment("one", "nginx_a")], seed=7, created_at="now")
     assert plan.trials[0].hosts == ["web-1", "web-2"]
     assert plan.hosts == ["web-1", "web-2", "web-3"]
+
+
+def test_a_search_judges_by_what_was_planned() -> None:
+    edited = Trials(hosts=2, alpha=0.01, soak_seconds=30)
+    of = fleet(3).model_copy(update={"settings": FleetSettings(trials=edited)})
+    asked = experiment("one", "nginx_a")
+    plan = draw_plan("r-1", of, [asked], seed=7, created_at="now", strategy="bayes")
+    recorded = RunPlan.model_validate_json(plan.model_dump_json())
+    trial = planned_trial(recorded, 4, asked, asked.variants[0], variants=3)
+    assert (trial.hosts, trial.alpha, trial.soak_seconds, trial.seed) == (["web-1", "web-2"], 0.01, 30, 7)
+    assert trial == plan.trials[0].model_copy(update={"number": 4, "variants_in_run": 3})
 
 
 def test_a_duet_is_chosen_unless_only_the_live_instance_would_show_the_effect() -> None:
