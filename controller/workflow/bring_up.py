@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from controller.adapters.files.keys import HostSeeds
 from controller.adapters.files.known_hosts import KnownHosts
@@ -65,13 +66,26 @@ class Ready:
 
     server: CloudServer
     changed: bool
-    created: bool
+
+
+# How far this run has come with creating a server; of one that is ordered only, the end was not seen.
+Creation = Literal["", "ordered", "created"]
 
 
 class BringUp:
-    """One host's way. `say` is told each step in words."""
+    """One host's way. `say` is told each step in words, `note` how far its creation has come."""
 
-    def __init__(self, order: FleetOrder, cloud: Cloud, name: str, index: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        order: FleetOrder,
+        cloud: Cloud,
+        name: str,
+        index: int,
+        *,
+        say: Callable[[str], None],
+        note: Callable[[Creation], None],
+    ) -> None:
+        self._note = note
         self._order = order
         self._cloud = cloud
         self._name = name
@@ -103,7 +117,7 @@ class BringUp:
         )
         if self._reach(host):
             changed = True
-        return Ready(server, changed, created=existing is None)
+        return Ready(server, changed)
 
     def _create(self) -> CloudServer:
         order = self._order
@@ -112,8 +126,9 @@ class BringUp:
         refusal: Unavailable | None = None
         for placement in order.placements:
             self._say(f"creating a {placement.type} in {placement.location}")
+            self._note("ordered")
             try:
-                return self._cloud.create_server(
+                server = self._cloud.create_server(
                     ServerOrder(
                         name=self._name,
                         image=order.image,
@@ -127,7 +142,11 @@ class BringUp:
                 )
             except Unavailable as error:
                 refusal = error
+                self._note("")
                 self._say(f"{placement.type} in {placement.location} is out of stock")
+            else:
+                self._note("created")
+                return server
         if refusal is None:
             raise HostFailed("no placement to try", where=self._name)
         raise HostFailed(refusal.what, where=self._name, next_step=refusal.next_step)

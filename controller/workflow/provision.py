@@ -21,7 +21,7 @@ from controller.adapters.hetzner import Access, Cloud, CloudServer, RuleChange, 
 from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.fleet import Placement, Servers
 from controller.model.project import Project
-from controller.workflow.bring_up import BringUp, FleetOrder, Ready
+from controller.workflow.bring_up import BringUp, Creation, FleetOrder, Ready
 from controller.workflow.claims import Claims
 
 # Each waits most of the time; more only queues at the API.
@@ -49,8 +49,12 @@ class HostOutcome:
     address: str = ""
     type: str = ""
     location: str = ""
-    created: bool = False
+    creation: Creation = ""
     error: RatchetError | None = None
+
+    @property
+    def created(self) -> bool:
+        return self.creation == "created"
 
 
 @dataclass
@@ -65,6 +69,12 @@ class Provisioned:
     @property
     def failures(self) -> dict[str, RatchetError]:
         return {name: host.error for name, host in self.hosts.items() if host.error is not None}
+
+    def creations(self) -> dict[str, list[str]]:
+        """The servers that were created, and those that were ordered and whose creation was not seen to its end."""
+        each: list[Creation] = ["created", "ordered"]
+        found = {how: sorted(host.name for host in self.hosts.values() if host.creation == how) for how in each}
+        return {how: names for how, names in found.items() if names or how == "created"}
 
     def document(self) -> dict[str, Any]:
         """The document of `--output json`."""
@@ -109,21 +119,25 @@ def provision(
     """
     servers, access = read_servers(project, fleet), read_access(environment)
     names = [f"{fleet}-{number}" for number in range(1, servers.count + 1)]
+    provisioning = _Provisioning(
+        project,
+        fleet,
+        servers,
+        access,
+        observe,
+        run_id=run_id,
+        holder=holder,
+        generation=generation,
+        may_close=may_close,
+    )
+    result = provisioning.result
     with accounts.account("provision", names, "bring the servers to what the settings say") as outcome:
-        result = _Provisioning(
-            project,
-            fleet,
-            servers,
-            access,
-            observe,
-            run_id=run_id,
-            holder=holder,
-            generation=generation,
-            may_close=may_close,
-        ).run()
-        outcome.hosts = sorted(result.hosts)
+        try:
+            provisioning.run()
+        finally:
+            outcome.hosts = sorted(result.hosts) or names
+            outcome.evidence = result.creations()
         outcome.what = "changed" if result.changed else "nothing changed"
-        outcome.evidence = {"created": sorted(host.name for host in result.hosts.values() if host.created)}
         if result.failures:
             outcome.failed("; ".join(f"{name}: {error.what}" for name, error in result.failures.items()))
     return result
@@ -186,10 +200,10 @@ class _Provisioning:
         self._servers = servers
         self._access = access
         self._observe = observe
-        self._result = Provisioned(fleet)
+        self.result = Provisioned(fleet)
         self._known_hosts = KnownHosts(project.known_hosts(fleet))
 
-    def run(self) -> Provisioned:
+    def run(self) -> None:
         cloud = Cloud(self._access)
         before = self._read_inventory()
         self._say("asking the cloud what is there")
@@ -210,7 +224,6 @@ class _Provisioning:
         self._write_inventory(before, ready)
         if ready:
             self._set_up(sorted(ready))
-        return self._result
 
     def _order(self, cloud: Cloud, missing: list[str]) -> FleetOrder:
         placements = self._placements()
@@ -219,7 +232,7 @@ class _Provisioning:
         public_key, generated = ensure_fleet_key(self._project, self._fleet)
         firewall, opened = cloud.firewall(self._fleet, self._servers.ssh_sources, self._servers.labels, self._agree)
         key, uploaded = cloud.ssh_key(self._fleet, public_key, self._servers.labels)
-        self._result.changed |= generated or opened or uploaded
+        self.result.changed |= generated or opened or uploaded
         return FleetOrder(
             project=self._project,
             fleet=self._fleet,
@@ -261,23 +274,25 @@ class _Provisioning:
         groups = Cloud(self._access)
         for index in range(0, len(names), 10):
             if any(name not in existing for name in names[index : index + 10]):
-                self._result.changed |= groups.placement_group(self._fleet, index, order.labels)[1]
+                self.result.changed |= groups.placement_group(self._fleet, index, order.labels)[1]
+        self.result.hosts.update({name: HostOutcome(name) for name in names})
         with ThreadPoolExecutor(max_workers=min(HOSTS_AT_ONCE, len(names))) as pool:
             futures: dict[str, Future[Ready]] = {
                 name: pool.submit(self._one, order, name, index, existing.get(name)) for index, name in enumerate(names)
             }
             try:
                 for name, future in futures.items():
-                    outcome = self._result.hosts[name] = HostOutcome(name)
+                    outcome = self.result.hosts[name]
                     try:
                         one = future.result()
                     except RatchetError as error:
                         outcome.error = error
+                        self.result.changed |= outcome.created
                         continue
                     ready[name] = one.server
-                    outcome.address, outcome.created = one.server.address, one.created
+                    outcome.address = one.server.address
                     outcome.type, outcome.location = one.server.type, one.server.location
-                    self._result.changed |= one.changed
+                    self.result.changed |= one.changed
             except BaseException:
                 order.stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -288,8 +303,12 @@ class _Provisioning:
         def say(text: str) -> None:
             self._observe(Progress(text, host=name))
 
+        def note(creation: Creation) -> None:
+            self.result.hosts[name].creation = creation
+
         try:
-            ready = BringUp(order, Cloud(self._access, sleep=order.sleep), name, index, say).run(server)
+            cloud = Cloud(self._access, sleep=order.sleep)
+            ready = BringUp(order, cloud, name, index, say=say, note=note).run(server)
         except RatchetError as error:
             self._observe(Progress(error.what, host=name, state="failed"))
             raise
@@ -304,12 +323,12 @@ class _Provisioning:
 
     def _write_inventory(self, before: dict[str, str], ready: dict[str, CloudServer]) -> None:
         """The ready hosts beside what stands there; the addresses that they had before are forgotten."""
-        addresses = {name: ready[name].address for name in self._result.hosts if name in ready}
+        addresses = {name: ready[name].address for name in self.result.hosts if name in ready}
         if addresses:
             path = self._project.inventory(self._fleet) / "hosts.yml"
-            self._result.changed |= write_hosts(path, self._fleet, addresses, self._notice)
+            self.result.changed |= write_hosts(path, self._fleet, addresses, self._notice)
             left = {before[name] for name in addresses if name in before} - set((before | addresses).values())
-            self._result.changed |= self._known_hosts.forget(left)
+            self.result.changed |= self._known_hosts.forget(left)
 
     def _set_up(self, names: list[str]) -> None:
         self._say(f"setting up {', '.join(names)}")
@@ -350,23 +369,23 @@ class _Provisioning:
         self._judge_setup(result, names)
 
     def _judge_setup(self, result: PlaybookResult, names: list[str]) -> None:
-        self._result.changed |= result.changed
+        self.result.changed |= result.changed
         by_hand = f"by hand: ansible-playbook -i inventory/{self._fleet} playbooks/site.yml --limit "
         for name in names:
             outcome = result.hosts.get(name)
             if outcome is None or outcome.status != "ok":
                 why = f"{outcome.task}: {outcome.message}" if outcome else "ansible never reached it"
                 error = HostFailed(f"setting it up failed: {why}", where=name, next_step=by_hand + name)
-                self._result.hosts[name].error = error
+                self.result.hosts[name].error = error
                 self._observe(Progress(error.what, host=name, state="failed"))
             else:
                 self._observe(Progress("ready", host=name, state="ready"))
-        if result.rc != 0 and not self._result.failures:
+        if result.rc != 0 and not self.result.failures:
             result.raise_for_failures()
 
     def _say(self, text: str) -> None:
         self._observe(Progress(text))
 
     def _notice(self, text: str) -> None:
-        self._result.notices.append(text)
+        self.result.notices.append(text)
         self._observe(Progress(f"note: {text}"))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,14 @@ from controller.adapters.files.keys import ensure_fleet_key, generate_key
 from controller.adapters.secrets import sources
 from controller.adapters.store import Store, database_url
 from controller.cli.main import main
+from controller.lab.actions import Actions
 from controller.lab.api import Api
+from controller.lab.hosts import Hosts
 from controller.lab.resources import Cloud
+from controller.model.errors import HostFailed
 from controller.model.project import Project
+from controller.workflow import provision
+from controller.workflow.bring_up import BringUp
 
 SERVERS = "ratchet: {servers: {count: 2, prefer: [{type: cx23, location: fsn1}]}}\n"
 STATIC_HOST = "all: {hosts: {racks-1: {ansible_host: 127.0.0.1, ansible_port: %d}}}\n"
@@ -66,7 +71,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
-    """The lab's API, without anything of a machine behind it."""
+    """The lab's API, without anything of a machine behind it: its actions do nothing, and succeed."""
+    monkeypatch.setattr(
+        Actions, "register", lambda actions, command, _: actions._jobs.update({command: lambda _: None})
+    )
+    monkeypatch.setattr(Hosts, "all", lambda _hosts: {})
     (tmp_path / "cloud").mkdir()
     application = Api(Cloud("audit", tmp_path / "cloud")).application()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -146,6 +155,45 @@ def test_a_provision_that_the_cloud_refuses_is_in_the_log(project: Project, clou
         ("provision", "begun", None, "cloud", ["cloud-1", "cloud-2"]),
         ("provision", "failed", 1, "cloud", ["cloud-1", "cloud-2"]),
     ]
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "code"),
+    [
+        ("_await_port", HostFailed("port 22 does not answer"), 3),
+        ("_reach", KeyboardInterrupt(), 130),
+        ("set up", HostFailed("ansible-playbook cannot be started"), 3),
+        ("set up", KeyboardInterrupt(), 130),
+    ],
+)
+@pytest.mark.usefixtures("project", "cloud")
+def test_servers_that_a_provision_has_created_are_in_the_log_however_it_ends(
+    where: str, error: BaseException, code: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "set up":
+        public = generate_key("test")[1]
+        monkeypatch.setattr(BringUp, "_reach", lambda one, host: one._order.known_hosts.trust(host.address, public))
+        monkeypatch.setattr(provision, "run_playbook", failing(error))
+    else:
+        monkeypatch.setattr(BringUp, where, failing(error))
+    assert run(project, "provision", "--fleet", "cloud") == code
+    assert last(project)["state"] == ("failed" if code == 3 else "interrupted")
+    assert last(project)["evidence"] == {"created": ["cloud-1", "cloud-2"]}
+
+
+def test_a_server_whose_creation_was_not_seen_to_its_end_is_in_the_log_as_ordered(
+    project: Project, cloud: Asked
+) -> None:
+    cloud.post("/_lab/faults", {"kind": "action_error", "command": "create_server"})
+    assert run(project, "provision", "--fleet", "cloud") == 3
+    assert last(project)["evidence"] == {"created": [], "ordered": ["cloud-1", "cloud-2"]}
 
 
 def test_a_destroy_names_what_it_deletes_before_it_does(project: Project, cloud: Asked) -> None:
