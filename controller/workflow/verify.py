@@ -106,6 +106,10 @@ def _check_schedule(plan: TrialPlan, pairs: list[Pair]) -> None:
     for host in plan.hosts:
         drawn = draw_pairs(plan.seed, plan.number, host, timing.planned_pairs)
         for pair in (pair for pair in pairs if pair.host == host):
+            if not 1 <= pair.number <= len(drawn):
+                raise evidence.EvidenceInvalid(
+                    f"{host}: pair {pair.number} is none of the {len(drawn)} that were planned"
+                )
             first = "control" if pair.control.block < pair.variant.block else "variant"
             if drawn[pair.number - 1][0] != first:
                 raise evidence.EvidenceInvalid(f"{host}: pair {pair.number} was not in the order that the seed gives")

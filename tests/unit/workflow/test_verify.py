@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from controller.model.project import Project
-from controller.workflow.verify import verify_run
+from controller.model.trial import TrialPlan, TrialResult
+from controller.workflow import evidence
+from controller.workflow.verify import _check_schedule, verify_run
 
 RUN = "r-20261201-121647-001d"
 RECORDED = Path(__file__).parents[2] / "fixtures" / "runs" / RUN
@@ -92,3 +94,15 @@ def test_a_commit_that_failed_was_of_something_proven(project: Project) -> None:
     failed = {"verdict": "REVERT", "reason": "commit-failed"}
     assert told(project, KEPT, lambda trial: trial.update(failed))["same"]
     assert not told(project, REVERTED, lambda trial: trial.update(failed))["same"]
+
+
+@pytest.mark.parametrize("number", [-1, 0, 46])
+def test_a_pair_that_was_never_drawn_is_evidence_that_does_not_verify(project: Project, number: int) -> None:
+    folder = project.runs / RUN / "trials/4"
+    plan = TrialPlan.model_validate_json((folder / "plan.json").read_text())
+    recorded = TrialResult.model_validate_json((folder / "settled.json").read_text())
+    pairs = evidence.read_pairs(plan, folder, recorded.sequence, None)
+    assert plan.timing.planned_pairs == 45
+    _check_schedule(plan, pairs)
+    with pytest.raises(evidence.EvidenceInvalid, match=f"pair {number} is none of the 45 that were planned"):
+        _check_schedule(plan, [*pairs, pairs[0].model_copy(update={"number": number})])
