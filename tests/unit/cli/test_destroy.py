@@ -28,6 +28,7 @@ from controller.adapters.files.keys import HostSeeds
 from controller.adapters.store import Store, database_url
 from controller.cli.main import main
 from controller.model.project import Project
+from controller.workflow.provision import HOSTS_AT_ONCE
 
 SETTINGS = "ratchet: {servers: {count: 1, prefer: [{type: cx23, location: fsn1}]}}\n"
 
@@ -196,8 +197,7 @@ def test_after_a_signal_no_deletion_is_begun_and_what_is_left_is_told(
     api.seconds = 1.0
     words = [sys.executable, "-m", "controller", "--project", str(project.root), "destroy", "--fleet", "web", "--yes"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=os.environ | api.environment()) as command:
-        _await_deletions(api, 1)
-        time.sleep(0.3)
+        _await_deletions(api, HOSTS_AT_ONCE)
         begun = len(api.asked)
         command.send_signal(number)
         _, err = command.communicate(timeout=60)
