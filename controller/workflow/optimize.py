@@ -17,7 +17,7 @@ from dbos import DBOS, DBOSConfiguredInstance
 from pydantic import TypeAdapter
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.kept import read_kept_text
+from controller.adapters.files.kept import check_kept, read_kept_text
 from controller.adapters.store import commits_of, read_commit
 from controller.judge.pareto import pareto_sets
 from controller.model.commit import Commit
@@ -227,6 +227,8 @@ class Optimize(DBOSConfiguredInstance):
 
     def _plan(self, request: JsonDict, before: dict[str, str]) -> JsonDict:
         context = self._context
+        # What is proven can be kept: nothing is measured where it could not be.
+        check_kept(context.project, context.fleet.name)
         experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         plan = draw_plan(
             request["run_id"],
