@@ -81,6 +81,12 @@ class FleetUnderTest:
         document: dict[str, Any] = json.loads(done.stdout)
         return document
 
+    def plan(self, run_id: str, trial: int = 1) -> dict[str, Any]:
+        """A trial's plan.json."""
+        path = self.project / "runs" / run_id / "trials" / str(trial) / "plan.json"
+        document: dict[str, Any] = json.loads(path.read_text())
+        return document
+
     def status(self) -> dict[str, dict[str, Any]]:
         """Host -> its row of `controller status`."""
         done = self.controller("status", "--fleet", self.name, "--output", "json")

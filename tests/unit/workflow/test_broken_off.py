@@ -16,7 +16,7 @@ from controller.model.experiment import Experiment
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Stint, TrialPlan, TrialResult
 from controller.search.ledger import Entry
-from controller.workflow import engine, optimize, searching, settling
+from controller.workflow import engine, optimize, searching
 from controller.workflow.optimize import Optimize
 from controller.workflow.trial import run_trial
 from tests.unit.workflow.commit_world import NAMES
@@ -132,21 +132,12 @@ def measured_by(fleet: Fleet, second: Callable[..., Any]) -> Callable[..., Any]:
             return second(context, plan, trial, baseline)
         folder = fleet.context.run_directory(plan.run_id) / "trials" / str(trial.number)
         folder.mkdir(parents=True)
-        (folder / "plan.json").write_text(trial.model_dump_json())
+        planned = fleet.measured(list(NAMES))
+        ids = {"control_ids": planned.control_ids, "variant_ids": planned.variant_ids}
+        (folder / "plan.json").write_text(trial.model_copy(update=ids).model_dump_json())
         return json.loads(proven(trial).model_dump_json())
 
     return run
-
-
-def with_ids(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan of a trial holds what its arms were rendered to."""
-
-    def settle(context: Any, run_id: str, trial: TrialPlan, result: TrialResult, baseline: dict[str, str]) -> Any:
-        planned = fleet.measured(list(NAMES))
-        ids = {"control_ids": planned.control_ids, "variant_ids": planned.variant_ids}
-        return settling.settle(context, run_id, trial.model_copy(update=ids), result, baseline)
-
-    monkeypatch.setattr(optimize, "settle", settle)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +146,6 @@ def with_ids(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_an_earlier_trial_has_kept_is_told_whatever_ends_a_later_one(
     error: BaseException, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_ids(fleet, monkeypatch)
     monkeypatch.setattr(optimize, "run_trial", measured_by(fleet, failing(error)))
     ended = carried_out(fleet, [about("first"), about("second")], "first-winner")
     assert ended.status == "failed" and "a fault of Ratchet's own" in ended.message
@@ -169,7 +159,6 @@ def test_what_an_earlier_trial_has_kept_is_told_whatever_ends_a_later_one(
 def test_who_has_stopped_a_run_is_not_told_to_resume_what_is_at_its_end(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_ids(fleet, monkeypatch)
 
     def stopped(context: Any, *rest: Any) -> Any:
         context.stop.request()
@@ -180,3 +169,20 @@ def test_who_has_stopped_a_run_is_not_told_to_resume_what_is_at_its_end(
     assert ended.status == "interrupted" and [trial.verdict for trial in ended.trials] == ["KEEP"]
     assert "run the command again for what it has not measured; this run is at an end" in ended.message
     assert "resume" not in ended.message
+
+
+def test_a_keep_commits_what_was_measured_though_somebody_has_edited_the_inventory_meanwhile(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = measured_by(fleet, failing(AssertionError()))
+
+    def edited(*asked: Any) -> Any:
+        result = measure(*asked)
+        fleet.settings["nginx_keepalive_timeout"] = "1s"
+        return result
+
+    measured = fleet.measured(list(NAMES)).variant_ids
+    monkeypatch.setattr(optimize, "run_trial", edited)
+    ended = carried_out(fleet, [about("first")], "first-winner")
+    assert [(trial.verdict, trial.reason) for trial in ended.trials] == [("KEEP", "proven-gain")]
+    assert fleet.confirmed == fleet.live == measured
