@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from controller.adapters.files.hosts_file import names_hosts
     from controller.adapters.store import Store, database_url
     from controller.cli.optimize import show_result
     from controller.cli.progress import ProgressDisplay
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         context = open_context(args, display)
     except BadInput as error:
+        if names_hosts(find_project(args).inventory(args.fleet) / "hosts.yml"):
+            raise  # its hosts are known: what keeps them from being put back can be mended
         result = _without_fleet(args, store, run_id, error.what, display)
     else:
         result = _with_fleet(args, context, run_id)

@@ -22,6 +22,7 @@ class LiveDecision(Decision):
 
     # Hosts whose live instance no valid pair has shown yet: nobody knows of them that it does no harm.
     unseen: frozenset[str] = frozenset()
+    _looked_worse = False
 
     def add(self, gain: float | None, *, spoilt: bool = False) -> Outcome:
         self.pairs += 1
@@ -41,7 +42,8 @@ class LiveDecision(Decision):
             return Outcome("revert", "guardrail-missing-data", note)
         typical = reduction(estimate(self.searched))
         worse = typical < -MARGIN
-        if (worse or len(self.searched) > self.rule.minimum_pairs) and self.pairs < self.rule.maximum_pairs:
+        self._looked_worse = self._looked_worse or worse
+        if self._looked_worse and self.pairs < self.rule.maximum_pairs:
             return Outcome("continue", None, f"{-typical:.1%} slower so far" if worse else "")
         if worse:
             note = f"{-typical:.1%} slower in {len(self.searched)} pairs (at most {MARGIN:.0%} may be noise)"

@@ -68,8 +68,10 @@ def carry_out(context: RunContext, commit: Commit) -> Committed:
             raise Interrupted(f"{context.stop.why}, before the change had begun")
         _record(context, commit)
         commit = _go_live(context, commit)
-    elif moved_on(context, commit):
-        return _as_it_is(context, commit)
+    else:
+        commit = without_moved(context, commit)
+        if commit.ended:
+            return _as_it_is(context, commit)
     return finish(context, commit)
 
 
@@ -89,9 +91,9 @@ def _as_it_is(context: RunContext, commit: Commit) -> Committed:
         for host, status in sorted(statuses.items())
         if host not in has
     }
-    if not has and not failures:
+    doubt = {host: error.what for host, error in failures.items() if host in commit.confirmed}
+    if not has and not doubt:
         raise HostFailed(f"{commit.why} was undone since: no host has it any more")
-    doubt = {host: error.what for host, error in failures.items()}
     doubt |= {
         host: f"nginx does not show that it runs {commit.after[host]}" for host in has if not _runs(statuses[host])
     }
@@ -146,9 +148,11 @@ def _end_earlier(context: RunContext, commit: Commit) -> None:
             supersede_commit(context, earlier)
 
 
-def supersede_commit(context: RunContext, commit: Commit) -> None:
+def supersede_commit(context: RunContext, commit: Commit) -> Commit:
     """It is over: what is left of it is another's, or the operator's. Raises HostFailed, FleetLocked."""
-    _record(context, commit.model_copy(update={"state": "superseded"}))
+    over = commit.model_copy(update={"state": "superseded"})
+    _record(context, over)
+    return over
 
 
 def missed(context: RunContext, commit: Commit) -> str:
@@ -238,12 +242,13 @@ def finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST
         commit, failures, left = _confirm(context, commit, pauses)
         if not commit.confirmed:
             _nobody_has_it(context, commit, failures, left)
+        commit = without_moved(context, commit)
+        left = commit.left | left
+        if commit.ended:
+            raise _failed({host: HostFailed(why) for host, why in left.items()} | failures)
         doubt = {name: f"{commit.after[name]} is not confirmed: {error.what}" for name, error in failures.items()}
         commit = commit.model_copy(update={"state": "booking"})
         doubt |= _verify(context, commit, pauses)
-        commit, moved = _without_moved(context, commit, doubt)
-        left |= moved
-        doubt = {host: why for host, why in doubt.items() if host not in moved}
         commit = book(context, commit, pauses)
         if commit.booked == commit.confirmed and not members(context, commit, commit.open):
             commit = commit.model_copy(update={"state": "done"})
@@ -253,40 +258,30 @@ def finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST
     return Committed(commit, doubt, left)
 
 
-def _without_moved(context: RunContext, commit: Commit, doubt: Mapping[str, str]) -> tuple[Commit, dict[str, str]]:
-    """The commit without hosts that have confirmed it and that somebody has given another baseline before it was
-    written down; and host -> what they have. `doubt`: who does not run it, and is asked."""
-    asked = members(context, commit, (set(commit.confirmed) - set(commit.booked)) & set(doubt))
-    statuses, _ = on_each_host(asked, doctor.read_status)
-    moved = {
+def without_moved(context: RunContext, commit: Commit) -> Commit:
+    """The commit without hosts that had confirmed it, and that somebody has given another baseline since.
+
+    Where it is booked, or none of them has it any more, it is superseded: who has missed it follows the fleet, and not
+    it. Else those that have it are still to be booked, and whoever has not confirmed it is left as well.
+    """
+    statuses, _ = on_each_host(members(context, commit, commit.confirmed), doctor.read_status)
+    others = {
         host: f"its baseline is {status['confirmed']} by now, not {commit.after[host]}; it is left"
         for host, status in sorted(statuses.items())
         if status.get("confirmed") not in {None, commit.after[host]}
     }
-    for host, what in moved.items():
-        context.observer(Notice(level="warning", host=host, text=f"{commit.why}: {what}"))
-    update = {
-        "confirmed": [host for host in commit.confirmed if host not in moved],
-        "after": {host: identity for host, identity in commit.after.items() if host not in moved},
-        "left": commit.left | moved,
-    }
-    return commit.model_copy(update=update), moved
-
-
-def moved_on(context: RunContext, commit: Commit) -> bool:
-    """Whether hosts that had confirmed it have another baseline since: who has missed it follows the fleet, and not it.
-
-    It is superseded then.
-    """
-    statuses, _ = on_each_host(members(context, commit, commit.confirmed), doctor.read_status)
-    moved = sorted(host for host, status in statuses.items() if status.get("confirmed") != commit.after[host])
-    if moved:
-        text = f"{', '.join(moved)} has another baseline since"
-        if members(context, commit, commit.open):
-            text += f"; {missed(context, commit)}"
-        context.observer(Notice(level="warning", text=f"{commit.why} ({commit.run_id}): {text}"))
-        supersede_commit(context, commit)
-    return bool(moved)
+    if not others:
+        return commit
+    text = f"{', '.join(others)} has another baseline since"
+    if members(context, commit, commit.open):
+        text += f"; {missed(context, commit)}"
+    context.observer(Notice(level="warning", text=f"{commit.why} ({commit.run_id}): {text}"))
+    stay = [host for host in commit.confirmed if host not in others]
+    if commit.booked or not stay:
+        return supersede_commit(context, commit.model_copy(update={"left": commit.left | others}))
+    missing = dict.fromkeys(commit.open, "it has not confirmed it, and the fleet has moved on since")
+    after = {host: commit.after[host] for host in stay}
+    return commit.model_copy(update={"confirmed": stay, "after": after, "left": commit.left | others | missing})
 
 
 def _nobody_has_it(

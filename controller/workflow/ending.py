@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.adapters.files.atomic import write_atomically
+from controller.adapters.files.documents import is_there
 from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.store import Store, commits_of, forget_open_commits
 from controller.model.errors import FleetLocked, HostFailed, RatchetError
@@ -40,7 +41,11 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
         status, message = "unverified", f"{BY_HAND}\n{error}"
         recorded = context.store.baselines(context.fleet.name)
         left = {host.name: recorded[host.name].configuration for host in context.fleet.hosts if host.name in recorded}
-    kept = [commit.why for commit in commits_of(context.store, run_id) if commit.forward and commit.confirmed]
+    kept = [
+        commit.why
+        for commit in commits_of(context.store, run_id)
+        if commit.booked or (commit.forward and commit.confirmed)
+    ]
     if kept:
         message += f"\nkept on the hosts: {', '.join(kept)}"
     folder = context.run_directory(run_id)
@@ -70,13 +75,14 @@ def end_without_fleet(
     """
     folder = project.runs / run_id
     update: dict[str, Any] = {"message": f"{BY_HAND}; fleet {fleet} is gone, and no host was looked at: {why}"}
-    may_have_hosts = _may_have_hosts(project, fleet)
+    may_have_hosts = _may_have_hosts(project, store, fleet)
     if may_have_hosts:
         update["status"] = "unverified"
         update["message"] = (
             f"{BY_HAND}; fleet {fleet} cannot be loaded, so no host was looked at (leases put back what is not "
             f"confirmed): {why}\n  next: mend that, then: controller rollback --fleet {fleet}"
         )
+    update["baseline_before"] = _before(folder)
     result = _result(folder, run_id, fleet, started_at).model_copy(update=update)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,11 +97,12 @@ def end_without_fleet(
     return result
 
 
-def _may_have_hosts(project: Project, fleet: str) -> bool:
+def _may_have_hosts(project: Project, store: Store, fleet: str) -> bool:
+    """Unless its inventory names none and no host is on record: another checkout, or a link, may lead to them."""
     path = project.inventory(fleet) / "hosts.yml"
     try:
-        return path.is_file() and bool(read_hosts(path))
-    except RatchetError:
+        return bool(store.baselines(fleet)) or (is_there(path) and bool(read_hosts(path)))
+    except (RatchetError, OSError):
         return True
 
 

@@ -60,7 +60,9 @@ def live_timing(hosts: int) -> TrialTiming:
 
 def live_plan(trial: TrialPlan) -> TrialPlan:
     """The live check of a trial, as a trial: the same arms in a switchback, with an order of its own."""
-    experiment = _steady(trial.experiment).model_copy(update={"objective": live_objective(trial.experiment.objective)})
+    experiment = _steady(trial.experiment).model_copy(
+        update={"objective": live_objective(trial.experiment.objective), "source": "probe"}
+    )
     return trial.model_copy(
         update={
             "design": "switchback",

@@ -9,7 +9,7 @@ from controller.model.commit import Commit
 from controller.model.errors import HostFailed, RestoreUnverified
 from controller.model.events import Notice
 from controller.workflow.booking import INSIST_SECONDS
-from controller.workflow.committing import finish, moved_on, take_back_commit, told_confirmed
+from controller.workflow.committing import finish, take_back_commit, told_confirmed, without_moved
 from controller.workflow.context import RunContext
 
 
@@ -32,7 +32,7 @@ def finish_open(context: RunContext, *, undoing: bool = False) -> dict[str, str]
         if not confirmed:
             _tell(context, commit, "no host has confirmed it: taking it back")
             take_back_commit(context, commit)
-        elif not undoing and not moved_on(context, commit):
+        elif not undoing and not (commit := without_moved(context, commit)).ended:
             waits = f"waits for {', '.join(commit.open)}" if commit.booked and commit.open else "was broken off"
             _tell(context, commit, f"{waits}; finishing it")
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import check_kept, read_kept_text
+from controller.adapters.patience import tries
 from controller.adapters.store import commits_of, read_commit
 from controller.judge.pareto import pareto_sets
 from controller.model.commit import Commit
@@ -37,6 +39,7 @@ from controller.model.experiment import Experiment
 from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary, Strategy
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.workflow import engine
+from controller.workflow.booking import INSIST_SECONDS
 from controller.workflow.checking import check
 from controller.workflow.committing import told_confirmed
 from controller.workflow.context import RunContext
@@ -188,26 +191,29 @@ class Optimize(DBOSConfiguredInstance):
         """
         if result.verdict != "KEEP":
             return result
-        commit = read_commit(self._context.store, commit_id(run.run_id, result.trial))
-        confirmed = self._confirmed(commit) if commit is not None and commit.forward else []
-        if commit is not None and confirmed:
+        found = engine.step(
+            f"ask who has trial {result.trial}", partial(self._who_has_it, commit_id(run.run_id, result.trial))
+        )
+        if found["confirmed"]:
             run.status = "unverified" if run.status == "failed" else run.status
-            run.baseline |= commit.after
+            run.baseline |= found["after"]
             run.message += (
-                f"\n{commit.why} is confirmed on {', '.join(confirmed)}; next: controller rollback --fleet "
-                f"{commit.fleet} (it finishes this; controller rollback --before {run.run_id} undoes it)"
+                f"\n{found['why']} is confirmed on {', '.join(found['confirmed'])}; next: controller rollback --fleet "
+                f"{self._context.fleet.name} (it finishes this; controller rollback --before {run.run_id} undoes it)"
             )
             return result
         note = f"{error.where}: {error.what}" if error.where else error.what
         broken: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
-        reason = broken if commit is None else "commit-failed"
+        reason = "commit-failed" if found["begun"] else broken
         return result.model_copy(update={"verdict": "REVERT", "reason": reason, "note": note})
 
-    def _confirmed(self, commit: Commit) -> list[str]:
-        """Hosts that have confirmed it, by the record, or by their own word where that came too late for it."""
-        if commit.confirmed:
-            return commit.confirmed
-        return engine.step(f"ask who has {commit.why}", lambda: told_confirmed(self._context, commit)[0])
+    def _who_has_it(self, commit: str) -> JsonDict:
+        """Of a commit: whether it was begun, and who has confirmed it: by the record, or by their own word."""
+        recorded = read_commit(self._context.store, commit)
+        if recorded is None:
+            return {"begun": False, "confirmed": []}
+        confirmed = (recorded.confirmed or told_confirmed(self._context, recorded)[0]) if recorded.forward else []
+        return {"begun": True, "confirmed": confirmed, "after": recorded.after, "why": recorded.why}
 
     def _keep_traceback(self, run_id: str, error: RatchetError) -> None:
         if isinstance(error, Unexpected):
@@ -283,17 +289,31 @@ def kept_by(context: RunContext, run_id: str, before: dict[str, str], left: dict
     the hosts were left with what somebody has deployed meanwhile, it is what the file says now.
     """
     found = context.run_directory(run_id) / "kept.before.yml"
-    own, text = dict(before), found.read_text() if found.is_file() else ""
-    for commit in commits_of(context.store, run_id):
-        if commit.forward and commit.confirmed:
-            own, text = own | commit.after, commit.kept_after
-    if found.is_file() and all(own.get(host) == configuration for host, configuration in left.items()):
-        return text
+    try:
+        own, text = dict(before), found.read_text()
+        for commit in _commits_of(context, run_id):
+            if commit.booked:
+                own, text = own | commit.after, commit.kept_after
+        if all(own.get(host) == configuration for host, configuration in left.items()):
+            return text
+    except OSError:
+        pass  # it ended before it had written what it found
+    except HostFailed as error:
+        context.observer(Notice(level="warning", text=f"what the run has kept is not known: {error}"))
     try:
         return read_kept_text(context.project, context.fleet.name)
     except BadInput as error:
         context.observer(Notice(level="warning", text=str(error)))
         return ""
+
+
+def _commits_of(context: RunContext, run_id: str) -> list[Commit]:
+    """Of a run at its end, which waits for a database that is locked. Raises HostFailed."""
+    for pause in tries(INSIST_SECONDS[:5]):
+        with contextlib.suppress(HostFailed):
+            return commits_of(context.store, run_id)
+        time.sleep(pause)
+    return commits_of(context.store, run_id)
 
 
 def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:

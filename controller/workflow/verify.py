@@ -136,10 +136,13 @@ def _judge_soak_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> J
 
 def _unlike_the_plan(plan: TrialPlan, recorded: TrialResult) -> list[str]:
     """Where the verdict is told of something else than what the trial's plan, and so its CSVs, are of."""
+    # A KEEP keeps what both arms required, where that is not the baseline's already.
+    kept = dict(plan.experiment.requires) | plan.variant.parameters
+    alike = recorded.verdict == "KEEP" and recorded.parameters == kept
     of_plan = {
         "experiment": plan.experiment.name,
         "variant": plan.variant.name,
-        "parameters": dict(plan.variant.parameters),
+        "parameters": recorded.parameters if alike else dict(plan.variant.parameters),
         "design": plan.design,
         "sockets_differ": plan.sockets_differ,
     }

@@ -38,6 +38,14 @@ class InventoryHost:
         return self.of_groups | self.own
 
 
+def names_hosts(path: Path) -> bool:
+    """Whether the file is there, can be read, and names a host."""
+    try:
+        return path.is_file() and bool(read_hosts(path))
+    except BadInput:
+        return False
+
+
 def read_hosts(path: Path) -> list[InventoryHost]:
     """The hosts in the file's order, each once. Raises BadInput."""
     document = read_yaml(path)

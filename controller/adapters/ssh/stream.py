@@ -40,18 +40,9 @@ def chunks(
     with telling(BROKEN, host):
         poller.register(channel.fileno(), select.POLLIN)
     started = time.monotonic()
-    taken, paced = 0, started + PACE_SECONDS
+    taken, waited = 0, 0.0
     while True:
         now = time.monotonic()
-        if now > paced:
-            if taken < least:
-                close_quietly(channel)
-                raise HostFailed(
-                    f"it sends too slowly: {taken} bytes within {PACE_SECONDS:.0f} s, at least {least} are expected",
-                    where=host,
-                    next_step="is the host overloaded, or the line to it? look at it, then run the command again",
-                )
-            taken, paced = 0, now + PACE_SECONDS
         left = min(idle, deadline - now)
         if left <= 0 or not poller.poll(left * 1000):
             close_quietly(channel)
@@ -61,16 +52,33 @@ def chunks(
                 where=host,
                 next_step="is the host overloaded or cut off? look at it, then run the command again",
             )
+        # Of the host's time, not of whoever takes what it sends.
+        waited += time.monotonic() - now
         with telling(BROKEN, host):
             chunk = _next(channel)
         if chunk is not None:
             taken += len(chunk[1])
             yield chunk
+            if waited > PACE_SECONDS:
+                _check_pace(channel, host, taken, least)
+                taken, waited = 0, 0.0
         elif channel.eof_received or channel.closed:
             return
         else:
             # The descriptor is raised a moment before the flags are.
             time.sleep(0.001)
+
+
+def _check_pace(channel: paramiko.Channel, host: str, taken: int, least: int) -> None:
+    """Raises HostFailed when fewer bytes have come than are expected, unless they were the last."""
+    if taken >= least or (channel.eof_received and not channel.recv_ready()):
+        return
+    close_quietly(channel)
+    raise HostFailed(
+        f"it sends too slowly: {taken} bytes within {PACE_SECONDS:.0f} s, at least {least} are expected",
+        where=host,
+        next_step="is the host overloaded, or the line to it? look at it, then run the command again",
+    )
 
 
 def _next(channel: paramiko.Channel) -> tuple[Source, bytes] | None:

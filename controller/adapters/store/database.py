@@ -159,6 +159,11 @@ class Store:
             # Two controllers that start on an empty database at once: the other one has created them meanwhile.
             time.sleep(next(spread([0.5])))
             metadata.create_all(self._engine)
+        # Of a database from before commits were fenced.
+        if all(column["name"] != "generation" for column in sa.inspect(self._engine).get_columns(commits.name)):
+            with self._engine.begin() as connection:
+                added = f"ALTER TABLE {commits.name} ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"
+                connection.execute(sa.text(added))
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:

@@ -19,6 +19,11 @@ from controller.model.errors import FleetLocked, RatchetError
 from controller.model.project import Project
 
 HOLD_SECONDS = 60.0
+# How often the clock of a hold is looked at; a longer pause between two looks was the process's, not the database's;
+# and how long a renewal may take after one.
+TICK_SECONDS = 1.0
+STOPPED_SECONDS = 5.0
+AWAKE_SECONDS = 15.0
 
 
 class FleetRow:
@@ -193,9 +198,17 @@ class FleetHold:
                 self._trouble = error.what
 
     def _watch(self) -> None:
-        """A renewal that hangs must not keep the work from its end."""
-        while not self._ending.wait(max(0.0, self._renewed + self._seconds - time.monotonic())):
-            if time.monotonic() - self._renewed >= self._seconds:
+        """A renewal that hangs must not keep the work from its end.
+
+        A process that was stopped for a while (Ctrl-Z, a frozen container) asks first whether the fleet is still its.
+        """
+        tick, patient_until = time.monotonic(), 0.0
+        while not self._ending.wait(min(TICK_SECONDS, self._seconds / 4)):
+            now = time.monotonic()
+            if now - tick > STOPPED_SECONDS:
+                patient_until = now + min(AWAKE_SECONDS, self._seconds)
+            tick = now
+            if now - self._renewed >= self._seconds and now >= patient_until:
                 self._lose(f"fleet {self._fleet} could not be held for {self._seconds:.0f} s: {self._trouble}")
                 return
 

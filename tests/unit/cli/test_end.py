@@ -61,10 +61,18 @@ def test_a_run_whose_fleet_was_destroyed_is_sealed_and_accounted_for(project: Pr
     assert told(project) == [("end", "begun"), ("end", "ok")]
 
 
-@pytest.mark.parametrize(("file", "text"), [("hosts.yml", "all: [\n"), ("group_vars/all/ratchet.yml", "ratchet: [\n")])
-def test_a_run_whose_fleet_cannot_be_read_is_sealed_as_unverified(project: Project, file: str, text: str) -> None:
+def test_a_run_whose_hosts_are_known_stays_unfinished_until_what_keeps_them_is_mended(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     (project.inventory("web") / "hosts.yml").write_text(HOSTS)
-    (project.inventory("web") / file).write_text(text)
+    (project.inventory("web") / "group_vars/all/ratchet.yml").write_text("ratchet: [\n")
+    assert end(project) == 2
+    assert "ratchet.yml:2: is not valid YAML" in capsys.readouterr().err
+    assert not (project.runs / "r-1/verdict.json").exists() and told(project) == []
+
+
+def test_a_run_whose_fleet_cannot_be_read_is_sealed_as_unverified(project: Project) -> None:
+    (project.inventory("web") / "hosts.yml").write_text("all: [\n")
     assert end(project) == 5
     status, message = verdict(project)
     assert status == "unverified" and "no host was looked at" in message and "next: mend that" in message

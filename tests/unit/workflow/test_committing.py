@@ -549,3 +549,51 @@ def test_an_edit_is_never_confirmed_with_a_commit(world: World, when: str) -> No
     done = carry_out(world.context, world.commit())
     assert world.confirmed["web-1"] == BEFORE
     assert "edited by hand" in done.doubt["web-1"]
+
+
+def died_before_booking(world: World) -> None:
+    """Every host has confirmed; nothing is written down; then somebody gives the first one something else."""
+
+    def die(_number: int, call: str) -> None:
+        if call == "record_baseline":
+            raise Killed
+
+    world.at = die
+    with pytest.raises(Killed):
+        carry_out(world.context, world.commit())
+    world.at = lambda *_: None
+    world.confirmed["web-1"] = world.live["web-1"] = LATER
+
+
+@pytest.mark.parametrize("who", ["the run that is resumed", "the next command"])
+def test_what_some_hosts_still_have_is_written_down_though_another_was_moved_before(world: World, who: str) -> None:
+    died_before_booking(world)
+    if who == "the next command":
+        assert finish_open(world.context) == {}
+    else:
+        done = carry_out(world.context, world.commit())
+        assert list(done.left) == ["web-1"] and not done.doubt
+    assert world.confirmed == {"web-1": LATER, "web-2": AFTER, "web-3": AFTER}
+    assert recorded(world) == {"web-2": AFTER, "web-3": AFTER}
+    assert read_kept(world.context.project, "web") == {"nginx_gzip_comp_level": 4}
+    assert open_commits(world.store, "web") == []
+
+
+def test_what_no_host_has_any_more_is_written_down_nowhere(world: World) -> None:
+    def move(_number: int, call: str) -> None:
+        if call == "record_commit" and all(world.confirmed[name] == AFTER for name in NAMES):
+            world.confirmed.update(dict.fromkeys(NAMES, LATER))
+            world.live.update(dict.fromkeys(NAMES, LATER))
+
+    world.at = move
+    with pytest.raises(HostFailed, match="its baseline is"):
+        carry_out(world.context, world.commit())
+    assert recorded(world) == {} and read_kept_text(world.context.project, "web") == ""
+    assert open_commits(world.store, "web") == []
+
+
+def test_a_silent_host_that_never_confirmed_makes_no_keep_of_what_was_undone(world: World) -> None:
+    record_commit(world.store, world.commit(state="superseded", confirmed=["web-1"]))
+    world.down = {"web-3"}
+    with pytest.raises(HostFailed, match="was undone since"):
+        carry_out(world.context, world.commit())

@@ -103,6 +103,25 @@ def test_every_host_is_seen_live_before_a_duet_goes_on_to_its_soak(hosts: int) -
     assert len(taken) == max(6, hosts)
 
 
+def test_a_host_that_is_a_pair_behind_costs_one_more_pair_each_not_all_that_may_be_tried() -> None:
+    names = [f"h{number}" for number in range(1, 13)]
+    check = live_plan(trial({"metric": "p95"}).model_copy(update={"hosts": names}))
+    judge, count = LiveJudge(check), 0
+    order = [(number, host) for number in (1, 2) for host in names[:-1]] + [(1, "h12")]
+    for number, host in order:
+        judge.add(pair(number, host=host, control={"metrics": STEADY}, variant={"metrics": STEADY}))
+        count += 1
+        if judge.decided:
+            break
+    assert judge.judgement().action == "keep" and count == len(order)
+
+
+def test_the_live_check_asks_by_the_probe_also_what_users_have_shown() -> None:
+    plan = trial({"metric": "p95"})
+    users = plan.model_copy(update={"experiment": plan.experiment.model_copy(update={"source": "live"})})
+    assert live_plan(users).experiment.source == "probe"
+
+
 def test_a_host_without_a_pair_on_the_live_instance_is_no_pass_and_is_named() -> None:
     check = live_plan(trial({"metric": "p95"}).model_copy(update={"hosts": ["h1", "h2"]}))
     judge = LiveJudge(check)

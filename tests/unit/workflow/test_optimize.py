@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.adapters.files.kept import write_kept_text
-from controller.adapters.store import record_commit
-from controller.model.errors import RestoreUnverified
+from controller.adapters.store import commits_of, record_commit
+from controller.model.commit import Commit
+from controller.model.errors import HostFailed, RestoreUnverified
 from controller.model.trial import ReasonCode, TrialResult, VerdictName
+from controller.workflow import engine, optimize
 from controller.workflow.optimize import Optimize, _Run, kept_by
 from tests.unit.workflow.commit_world import AFTER, BEFORE, NAMES, World
 
@@ -27,6 +30,7 @@ def result(verdict: VerdictName, reason: ReasonCode, note: str) -> TrialResult:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(engine, "step", lambda _name, function: function())
     return World(tmp_path, monkeypatch)
 
 
@@ -73,10 +77,40 @@ def ended(world: World) -> World:
 def test_a_run_that_ends_late_leaves_the_parameters_that_it_found_or_committed(ended: World) -> None:
     before, after = dict.fromkeys(NAMES, BEFORE), dict.fromkeys(NAMES, AFTER)
     assert kept_by(ended.context, "r-1", before, before) == "nginx_gzip: true # r-0\n"
-    record_commit(ended.store, ended.commit(state="done", confirmed=list(NAMES)))
+    # Booked, and superseded since: it was this run's all the same.
+    record_commit(ended.store, ended.commit(state="superseded", confirmed=list(NAMES), booked=list(NAMES)))
     assert kept_by(ended.context, "r-1", before, after) == ended.commit().kept_after
 
 
 def test_with_what_somebody_has_deployed_meanwhile_go_the_parameters_of_now(ended: World) -> None:
     before = dict.fromkeys(NAMES, BEFORE)
     assert kept_by(ended.context, "r-1", before, before | {"web-1": "d" * 16}) == LATER_TEXT
+
+
+def test_a_commit_that_no_host_has_confirmed_is_no_keep_whatever_its_record_s_state(world: World) -> None:
+    record_commit(world.store, world.commit(state="confirming"))
+    reverted, _ = told(world, result("KEEP", "proven-gain", ""))
+    assert (reverted.verdict, reverted.reason) == ("REVERT", "commit-failed")
+
+
+def test_what_broke_off_before_its_commit_is_told_as_what_broke_it(world: World) -> None:
+    reverted, _ = told(world, result("KEEP", "proven-gain", ""))
+    assert (reverted.verdict, reverted.reason) == ("REVERT", "host-failed")
+
+
+def test_a_database_that_is_locked_at_the_end_is_waited_for_and_ends_nothing(
+    ended: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dict.fromkeys(NAMES, BEFORE)
+    locked = [HostFailed("database is locked")] * 2
+
+    def reading(*asked: Any) -> list[Commit]:
+        if locked:
+            raise locked.pop()
+        return commits_of(*asked)
+
+    monkeypatch.setattr(optimize, "commits_of", reading)
+    assert kept_by(ended.context, "r-1", before, before) == "nginx_gzip: true # r-0\n"
+    locked += [HostFailed("database is locked")] * 20
+    assert kept_by(ended.context, "r-1", before, before) == LATER_TEXT
+    assert "what the run has kept is not known" in str(ended.events)

@@ -106,3 +106,12 @@ def test_a_pair_that_was_never_drawn_is_evidence_that_does_not_verify(project: P
     _check_schedule(plan, pairs)
     with pytest.raises(evidence.EvidenceInvalid, match=f"pair {number} is none of the 45 that were planned"):
         _check_schedule(plan, [*pairs, pairs[0].model_copy(update={"number": number})])
+
+
+def test_what_both_arms_required_is_part_of_what_was_kept(project: Project) -> None:
+    path = project.runs / RUN / "trials" / "1" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["experiment"]["requires"] = {"nginx_gzip_vary": True}
+    path.write_text(json.dumps(plan))
+    assert told(project, KEPT, lambda trial: trial["parameters"].update(nginx_gzip_vary=True))["same"]
+    assert not told(project, REVERTED, lambda trial: trial["parameters"].update(nginx_gzip_vary=True))["same"]
