@@ -35,6 +35,8 @@ def test_what_was_measured_is_committed_and_the_edit_is_told_and_deployed_by_nob
     (run_id,) = fleet.runs() - known
     measured = fleet.plan(run_id)["variant_ids"]
     assert fleet.live() == measured
-    assert "as it was measured, but the inventory renders to" in err and "keepalive_timeout 1s;" in err
-    told = fleet.controller("status", "--fleet", fleet.name)
-    assert "which is not deployed" in told.stdout
+    # Lines are as wide as the terminal.
+    told = " ".join(err.split())
+    assert "as it was measured, but the inventory renders to" in told and "keepalive_timeout 1s;" in told
+    status = fleet.controller("status", "--fleet", fleet.name)
+    assert "which is not deployed" in " ".join(status.stdout.split())
