@@ -8,19 +8,14 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from controller.model.errors import RatchetError, Unexpected
+from controller.model.errors import RatchetError, Unexpected, unexpected
 
 
 def fault(error: Exception, args: argparse.Namespace) -> Unexpected:
     """The error to tell in its place; its traceback is written where the sentence says."""
     trace = "".join(traceback.format_exception(error))
-    told = Unexpected(
-        f"a fault of Ratchet's own: {type(error).__name__}: {error}"[:1000],
-        where=f"controller {args.command}",
-        next_step=f"report it, please, with {_kept(trace, args)}; what is unfinished: controller runs",
-    )
-    told.traceback = trace
-    return told
+    step = f"report it, please, with {_kept(trace, args)}; what is unfinished: controller runs"
+    return unexpected(error, f"controller {args.command}", step)
 
 
 def _kept(trace: str, args: argparse.Namespace) -> str:

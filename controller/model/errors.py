@@ -90,14 +90,17 @@ class Interrupted(RatchetError):
     exit_code = 130
 
 
-def unexpected(error: BaseException, where: str) -> Unexpected:
-    """A fault of ours as an error that a run can end with."""
+RUN_ENDED = "report it, please, with the run's traceback.txt; the run is at an end"
+
+
+def unexpected(error: BaseException, where: str, next_step: str = RUN_ENDED) -> Unexpected:
+    """A fault of ours as an error that a run, or a command, can end with."""
     if isinstance(error, Unexpected):
         return error
     found = Unexpected(
         f"a fault of Ratchet's own: {type(error).__name__}: {error}"[:1000],
         where=where,
-        next_step="report it, please, with the run's traceback.txt; the run is at an end",
+        next_step=next_step,
     )
     found.traceback = "".join(traceback.format_exception(error))
     return found

@@ -95,13 +95,15 @@ def _as_it_is(context: RunContext, commit: Commit) -> Committed:
     if not has and not doubt:
         raise HostFailed(f"{commit.why} was undone since: no host has it any more")
     doubt |= {
-        host: f"nginx does not show that it runs {commit.after[host]}" for host in has if not _runs(statuses[host])
+        host: f"nginx does not show that it runs {commit.after[host]}"
+        for host in has
+        if not _shows(statuses[host], commit.after[host])
     }
     return Committed(commit.model_copy(update={"confirmed": sorted({*has, *doubt})}), doubt, commit.left | left)
 
 
-def _runs(status: Mapping[str, Any]) -> bool:
-    return status.get("live") == status.get("confirmed") and bool(status.get("verified", True))
+def _shows(status: Mapping[str, Any], configuration: str) -> bool:
+    return status.get("live") == configuration and bool(status.get("verified", True))
 
 
 def _go_live(context: RunContext, commit: Commit) -> Commit:
@@ -187,8 +189,7 @@ def _baseline_of(host: Host, commit: Commit) -> tuple[str, bool]:
 
 
 def _shown(host: Host, configuration: str) -> None:
-    status = doctor.read_status(host)
-    if status.get("live") != configuration or not status.get("verified", True):
+    if not _shows(doctor.read_status(host), configuration):
         raise Refused(f"nginx does not show that it runs {configuration}", where=host.name)
 
 

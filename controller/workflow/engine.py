@@ -7,7 +7,6 @@ from that queue what has its own version. So no process carries out another's ru
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -102,7 +101,8 @@ def step(name: str, function: Callable[[], T]) -> T:
         except RatchetError as error:
             kind, failure, trace = _known(type(error)), error, ""
         except (Exception, SystemExit) as error:
-            kind, failure, trace = "Unexpected", unexpected(error, name), traceback.format_exc()
+            fault = unexpected(error, name)
+            kind, failure, trace = "Unexpected", fault, fault.traceback
         return {
             "error": kind,
             "what": failure.what,

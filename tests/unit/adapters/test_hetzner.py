@@ -24,6 +24,7 @@ from controller.adapters.hetzner.firewall import firewall_rules
 from controller.adapters.secrets import read_secret
 from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 from controller.model.fleet import Placement
+from tests.unit.json_api import JsonHandler
 
 
 @pytest.fixture(autouse=True)
@@ -147,20 +148,12 @@ def test_the_token_is_not_in_what_is_printed() -> None:
     assert "secret" not in repr(read_secret({"HCLOUD_TOKEN": "secret"}, "HCLOUD_TOKEN"))
 
 
-class _Parrot(BaseHTTPRequestHandler):
+class _Parrot(JsonHandler, BaseHTTPRequestHandler):
     """An API that says in its error what it was sent."""
 
     def do_GET(self) -> None:
         error = {"code": "odd", "message": f"cannot take {self.headers['Authorization']}", "details": None}
-        content = json.dumps({"error": error}).encode()
-        self.send_response(400)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
-        pass
+        self.answer(400, {"error": error})
 
 
 def test_an_api_that_quotes_the_token_does_not_bring_it_to_light() -> None:

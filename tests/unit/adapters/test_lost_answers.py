@@ -13,6 +13,7 @@ import pytest
 from controller.adapters.hetzner import Access, Cloud, ServerOrder
 from controller.model.errors import BadInput, HostFailed
 from controller.model.fleet import Placement
+from tests.unit.json_api import JsonHandler
 
 ORDER = ServerOrder(
     name="web-1", image="debian-12", placement=Placement(type="cx23", location="fsn1"), user_data="",
@@ -31,36 +32,25 @@ class _Api:
         self.asked = 0
         api = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(JsonHandler, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 path = self.path.split("?")[0]
                 if path.endswith("/actions"):
-                    return self._answer(200, {"actions": [api.action()], "meta": {"pagination": PAGE}})
+                    return self.answer(200, {"actions": [api.action()], "meta": {"pagination": PAGE}})
                 if path.startswith("/actions/"):
-                    return self._answer(200, {"action": api.action()})
+                    return self.answer(200, {"action": api.action()})
                 if path == "/servers/7":
-                    return self._answer(200, {"server": api.servers[0]})
-                return self._answer(200, {"servers": api.servers, "meta": {"pagination": PAGE}})
+                    return self.answer(200, {"server": api.servers[0]})
+                return self.answer(200, {"servers": api.servers, "meta": {"pagination": PAGE}})
 
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 api.asked += 1
                 if api.servers:
                     error = {"code": "uniqueness_error", "message": "server name is already used", "details": None}
-                    return self._answer(409, {"error": error})
+                    return self.answer(409, {"error": error})
                 api.servers.append(server(asked["labels"]))
-                return self._answer(api.code, {})
-
-            def _answer(self, code: int, document: Any) -> None:
-                content = json.dumps(document).encode()
-                self.send_response(code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
-                pass
+                return self.answer(api.code, {})
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 

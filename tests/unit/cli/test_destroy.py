@@ -6,7 +6,6 @@ The cloud here is an HTTP server with as many servers as a test needs; the lab's
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sqlite3
@@ -29,6 +28,7 @@ from controller.adapters.store import Store, database_url
 from controller.cli.main import main
 from controller.model.project import Project
 from controller.workflow.provision import HOSTS_AT_ONCE
+from tests.unit.json_api import JsonHandler
 
 SETTINGS = "ratchet: {servers: {count: 1, prefer: [{type: cx23, location: fsn1}]}}\n"
 
@@ -42,12 +42,12 @@ class _Api:
         self.asked: list[int] = []
         api = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(JsonHandler, BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 kind = self.path.split("?")[0].rpartition("/")[2]
                 found = [_server(number, name) for number, name in api.servers.items()] if kind == "servers" else []
                 pagination = {"page": 1, "per_page": 500, "previous_page": None, "next_page": None, "last_page": 1}
-                self._answer(200, {kind: found, "meta": {"pagination": pagination | {"total_entries": len(found)}}})
+                self.answer(200, {kind: found, "meta": {"pagination": pagination | {"total_entries": len(found)}}})
 
             def do_DELETE(self) -> None:
                 number = int(self.path.rpartition("/")[2])
@@ -55,20 +55,9 @@ class _Api:
                 time.sleep(api.seconds)
                 if api.servers.pop(number, None) is None:
                     error = {"code": "not_found", "message": "server not found", "details": None}
-                    return self._answer(404, {"error": error})
+                    return self.answer(404, {"error": error})
                 action = {"id": number, "command": "delete_server", "status": "success", "progress": 100}
-                return self._answer(200, {"action": action | {"resources": [], "error": None}})
-
-            def _answer(self, code: int, document: Any) -> None:
-                content = json.dumps(document).encode()
-                self.send_response(code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
-                pass
+                return self.answer(200, {"action": action | {"resources": [], "error": None}})
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
