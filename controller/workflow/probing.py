@@ -7,7 +7,8 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,10 @@ LONGEST_BOUND = 3600
 SETTLING_SECONDS = 5.0
 # What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
 SLACK_SECONDS = 25.0
+# From hanging up on an agent until its host is given up: its line may still be at something that has a limit of its own.
+HUNG_UP_SECONDS = 15.0
+# Of one host in one observation; whoever says more repeats himself.
+NOTICES_TOLD = 20
 
 
 def pair_seconds(plan: TrialPlan) -> float:
@@ -207,6 +212,7 @@ class Probing:
         self._phase: Phase = phase
         self._observation = Observation()
         self._half: dict[str, Block] = {}
+        self._notices: Counter[str] = Counter()
         self._started = 0.0
 
     def observe(self) -> Observation:
@@ -225,9 +231,10 @@ class Probing:
         with self._context.claims.probed(self._plan.hosts):
             for agent in agents:
                 agent.start()
-            self._attend(agents, events, heartbeat=min(5.0, lease / 4))
+            self._attend(agents, events, patience, heartbeat=min(5.0, lease / 4))
             for agent in agents:
-                agent.join(timeout=10)
+                if agent.host.name not in self._observation.failures:
+                    agent.join(timeout=10)
         self._observation.seconds = time.monotonic() - self._started
         return self._observation
 
@@ -247,39 +254,68 @@ class Probing:
                 ),
             )
 
-    def _attend(self, agents: list[_Agent], events: queue.Queue[tuple[str, Any]], heartbeat: float) -> None:
-        """Handle events and heartbeats until every agent has ended."""
-        running = {agent.host.name for agent in agents}
-        stopping = False
-        next_beat = time.monotonic() + heartbeat
+    def _attend(
+        self, agents: list[_Agent], events: queue.Queue[tuple[str, Any]], patience: float, heartbeat: float
+    ) -> None:
+        """Handle events and heartbeats until every agent has ended, or is given up.
+
+        Words alone are no progress: an agent that talks has to bring a block within twice the patience, and to end
+        within it once it was told to.
+        """
+        now = time.monotonic()
+        running = {agent.host.name: now + 2 * patience for agent in agents}
+        stopping, hung_up = False, math.inf
+        next_beat = now + heartbeat
         while running:
+            now = time.monotonic()
             stop = self._context.stop
             if stop.requested and not self._observation.interrupted:
                 self._observation.interrupted = True
-            if stop.at_once:
-                for agent in agents:
-                    agent.hang_up()
             if not stopping and (self._decided() or self._observation.interrupted or self._observation.failures):
                 stopping = True
+                running = dict.fromkeys(running, now + patience)
                 # A block that would not count is broken off; an operator's first Ctrl-C lets it come to its end.
                 command = "stop" if self._observation.interrupted else "conclude"
                 for agent in agents:
                     agent.send(command)
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + heartbeat
+            late = {host for host, deadline in running.items() if stop.at_once or now >= deadline}
+            for agent in agents:
+                if agent.host.name in late:
+                    agent.hang_up()
+            if late and not stopping:
+                self._give_up(late, f"no block within {2 * patience:.0f} s, though it talks")
+            elif late and now >= (hung_up := min(hung_up, now + HUNG_UP_SECONDS)):
+                self._give_up(late, "it did not end when it was told to")
+                return
+            if now >= next_beat:
+                next_beat = now + heartbeat
                 for agent in agents:
-                    agent.send("renew")
+                    if agent.host.name not in late:
+                        agent.send("renew")
             try:
                 host, event = events.get(timeout=0.2)
             except queue.Empty:
                 continue
             if event is None:
-                running.discard(host)
+                running.pop(host, None)
                 self._check_ended(host)
             elif isinstance(event, RatchetError):
                 self._observation.failures.setdefault(host, event)
             else:
+                if event["event"] == "block" and not stopping:
+                    running[host] = now + 2 * patience
                 self._handle(host, event)
+
+    def _give_up(self, hosts: Iterable[str], what: str) -> None:
+        for host in hosts:
+            self._observation.failures.setdefault(
+                host,
+                HostFailed(
+                    f"the agent was given up: {what}",
+                    where=host,
+                    next_step="its messages are in the host's journal: journalctl -t ratchet-agent -t ratchet-host",
+                ),
+            )
 
     def _decided(self) -> bool:
         judgement = self._observation.judgement
@@ -324,7 +360,9 @@ class Probing:
                 ),
             )
         elif kind == "notice":
-            self._context.observer(Notice(level="warning", text=str(event.get("message", "")), host=host))
+            self._notices[host] += 1
+            if self._notices[host] <= NOTICES_TOLD:
+                self._context.observer(Notice(level="warning", text=str(event.get("message", ""))[:500], host=host))
 
     def _fold(self, host: str, block: Block) -> None:
         """Let the judge look at what is complete, unless it has decided."""

@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
+from controller.judge.verdict import Judge
+from controller.model.events import Event, Notice
 from controller.model.fleet import Host
 from controller.workflow import probing
-from controller.workflow.probing import _Agent, agent_plan
+from controller.workflow.context import RunContext
+from controller.workflow.probing import Probing, _Agent, agent_plan
 from ratchet_agent.plan_parsing import parse_plan
 from tests.unit.workflow.test_going_live import trial
+from tests.unit.workflow.test_quarantine import context as context
+from tests.unit.workflow.test_quarantine import events as events
 
 
 class Line:
@@ -89,3 +94,42 @@ def test_the_lease_is_bound_by_what_the_plan_leaves_live_in_one_go(
     plan = plan.model_copy(update={"timing": timing})
     told = parse_plan(json.dumps(agent_plan(plan, "r-1", "h1", 60, baseline=baseline)).encode())
     assert least <= told.bound_seconds <= most
+
+
+class Endless(Line):
+    """An agent that talks without end, and hears nothing."""
+
+    def send(self, text: str) -> None:
+        self.sent.append(json.loads(text).get("command"))
+
+    def close(self) -> None:
+        self.sent.append("closed")
+
+    def lines(self, timeout: float) -> Iterator[str]:
+        while not self.told.wait(0.01):
+            yield '{"event": "notice", "message": "still here"}'
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2], ids=["nobody stops it", "Ctrl-C", "Ctrl-C twice"])
+def test_an_agent_that_only_talks_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, context: RunContext, events: list[Event], asked: int
+) -> None:
+    line = Endless()
+    line.open.set()
+    monkeypatch.setattr(probing, "connect", line.connect)
+    monkeypatch.setattr(probing, "SLACK_SECONDS", 0.2)
+    monkeypatch.setattr(probing, "HUNG_UP_SECONDS", 0.3)
+    host = context.fleet.hosts[0].name
+    update = {"hosts": [host], "control_ids": {host: "c"}, "variant_ids": {host: "v"}}
+    plan = trial({"metric": "p50"}).model_copy(update=update)
+    timing = plan.timing.model_copy(update={"block_seconds": 0.2, "burn_in_seconds": 0.0})
+    for _ in range(asked):
+        context.stop.request()
+    observed = Probing(plan.model_copy(update={"timing": timing}), "r-1", context, Judge(plan)).observe()
+    line.told.set()
+    assert "given up" in observed.failures[host].what
+    assert observed.seconds < 5
+    assert "closed" in line.sent
+    assert ("stop" if asked else "conclude") in line.sent
+    notices = [event for event in events if isinstance(event, Notice) and event.text == "still here"]
+    assert len(notices) == probing.NOTICES_TOLD
