@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from typing import TYPE_CHECKING
 
 from controller.cli.run_setup import add_output_argument
+
+if TYPE_CHECKING:
+    from controller.model.commit import Commit
+    from controller.model.project import Project
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +28,13 @@ def run(args: argparse.Namespace) -> int:
     if result is not None:
         trials = recorded_trials(project, plan, [trial.trial for trial in result.trials])
         plan = plan.model_copy(update={"trials": trials})
+    commits = _commits(project, plan.run_id)
     if args.output == "json":
         documents = {
             "run_id": plan.run_id,
             "plan": plan.model_dump(mode="json"),
             "result": None if result is None else result.model_dump(mode="json"),
+            "commits": [commit.model_dump(mode="json") for commit in commits],
         }
         print(json.dumps(documents))
         return 0
@@ -34,5 +42,17 @@ def run(args: argparse.Namespace) -> int:
 
     from controller.report.text import run_text
 
-    Console(highlight=False).print(run_text(plan, result))
+    Console(highlight=False).print(run_text(plan, result, commits))
     return 0
+
+
+def _commits(project: Project, run_id: str) -> list[Commit]:
+    """What the run has begun to commit, as it stands now; the run can be read without."""
+    from controller.adapters.store import Store, commits_of, database_url
+    from controller.model.errors import RatchetError
+
+    try:
+        return commits_of(Store(database_url(project)), run_id)
+    except RatchetError as error:
+        print(f"what became of its commits is not known: {error}", file=sys.stderr)
+        return []

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from controller.model.commit import Commit
 from controller.model.errors import printable
 from controller.model.experiment import Experiment
 from controller.model.run import RunPlan, RunResult, SearchSummary
@@ -17,6 +18,7 @@ from controller.report.history import UNFINISHED
 from controller.report.objectives import goal_words, pareto_words
 from controller.report.words import (
     calibration_words,
+    commit_words,
     duration_words,
     effect_words,
     evidence_words,
@@ -176,8 +178,11 @@ def _kept_cell(row: Mapping[str, Any]) -> Text:
     return Text(f"{count}: {', '.join(kept)}" if kept else count)
 
 
-def run_text(plan: RunPlan, result: RunResult | None) -> RenderableType:
-    """One run in full: every trial with its reason, effect, evidence and parameters; or what to type to finish it."""
+def run_text(plan: RunPlan, result: RunResult | None, commits: Sequence[Commit] = ()) -> RenderableType:
+    """One run in full: every trial with its reason, effect, evidence and parameters; or what to type to finish it.
+
+    `commits`: what it has begun to commit, as that stands now; a later command may have finished or ended it.
+    """
     if result is None:
         return _unfinished_text(plan)
     head = Text.assemble((f"run {result.run_id}", "bold"), f"  fleet {result.fleet}  {result.status}")
@@ -192,9 +197,13 @@ def run_text(plan: RunPlan, result: RunResult | None) -> RenderableType:
         ]
     )
     planned = {trial.number: trial for trial in plan.trials}
-    trials = [_trial_text(planned.get(trial.trial), trial) for trial in result.trials]
+    of_trial = {commit.commit_id.rpartition("/")[2]: commit for commit in commits}
+    trials = [
+        _trial_text(planned.get(trial.trial), trial, of_trial.pop(str(trial.trial), None)) for trial in result.trials
+    ]
     ends: list[RenderableType] = [search_text(search) for search in result.searches]
     ends += [Text(pareto_words(each)) for each in result.pareto]
+    ends += [Text(f"{commit.why}: {commit_words(commit)}") for commit in of_trial.values()]
     return Group(head, facts, *trials, *([Text(""), *ends] if ends else []), *_baselines_text(result))
 
 
@@ -215,7 +224,7 @@ def _unfinished_text(plan: RunPlan) -> RenderableType:
     )
 
 
-def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
+def _trial_text(plan: TrialPlan | None, trial: TrialResult, commit: Commit | None) -> RenderableType:
     guardrails = plan.experiment.guardrails if plan else None
     style = VERDICT_STYLE[trial.verdict]
     reason = reason_words(trial, guardrails)
@@ -236,6 +245,7 @@ def _trial_text(plan: TrialPlan | None, trial: TrialResult) -> RenderableType:
                 ("evidence", evidence if trial.pairs else ""),
                 ("live", live_words(trial)),
                 ("soak", "" if trial.soak is None else soak_words(trial.soak)),
+                ("commit", "" if commit is None else commit_words(commit)),
                 ("calibrated", "" if plan is None or plan.calibration is None else calibration_words(plan.calibration)),
                 ("requests", f"{trial.requests}, {trial.errors} failed" if trial.requests else ""),
                 ("took", f"{duration_words(trial.seconds)}, probing {duration_words(trial.probing_seconds)}"),

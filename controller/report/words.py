@@ -7,6 +7,7 @@ import math
 from typing import get_args
 
 from controller.model.calibration import Calibration
+from controller.model.commit import Commit
 from controller.model.errors import printable
 from controller.model.experiment import Guardrails
 from controller.model.trial import Effect, ReasonCode, SoakCheck, TrialResult
@@ -122,6 +123,22 @@ def soak_words(soak: SoakCheck) -> str:
     """What watching the variant alone said before its commit."""
     blocks = f"{len(soak.sequence)} block{'' if len(soak.sequence) == 1 else 's'}"
     return f"{'healthy' if soak.passed else 'harm'} in {soak.seconds:.0f} s alone under load ({blocks})"
+
+
+def commit_words(commit: Commit) -> str:
+    """How far a commit has come by now, whatever its run could tell when it ended."""
+    has = f"confirmed on {', '.join(commit.confirmed)}" if commit.confirmed else "no host has confirmed it"
+    told = {
+        "going-live": "broken off before any host had confirmed it; the next command takes it back",
+        "returned": "taken back: no host had confirmed it",
+        "superseded": f"{has}; ended, since a later change or somebody else went on from there",
+        "done": has,
+    }
+    words = [told.get(commit.state, f"{has}; not done yet, the next command finishes it")]
+    if commit.forward and commit.open:
+        words.append(f"waits for {', '.join(commit.open)}")
+    words += [f"without {host}: {why}" for host, why in sorted(commit.left.items())]
+    return printable("; ".join(words))
 
 
 def agreement_words(live: Effect, duet: Effect) -> str:

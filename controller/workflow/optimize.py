@@ -51,7 +51,7 @@ from controller.workflow.searching_ranges import run_bayes
 from controller.workflow.settling import commit_id, settle
 from controller.workflow.staging import on_record, roll_back
 from controller.workflow.stints import recorded_plan
-from controller.workflow.trial import run_trial
+from controller.workflow.trial import run_trial, take_live
 
 JsonDict = dict[str, Any]
 
@@ -157,6 +157,10 @@ class Optimize(DBOSConfiguredInstance):
             trial = hosts_left(plan, planned, run.baseline)
             run.unsettled = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, run.baseline))
             result = TrialResult.model_validate(run.unsettled)
+            if result.verdict == "KEEP":
+                live = partial(take_live, context, run.run_id, trial, result, run.baseline)
+                run.unsettled = engine.step(f"live check of trial {trial.number}", live)
+                result = TrialResult.model_validate(run.unsettled)
             # With the configurations that were measured: those are what a KEEP commits.
             measured = recorded_plan(context.run_directory(run.run_id), trial)
             settled = engine.step(

@@ -42,7 +42,7 @@ LONGEST_BOUND = 3600
 SETTLING_SECONDS = 5.0
 # What a healthy agent may take beyond the block itself: switch, slow requests, hashing bodies.
 SLACK_SECONDS = 25.0
-# From hanging up on an agent until its host is given up: its line may still be at something that has a limit of its own.
+# From hanging up on an agent until its host is given up: its line may be at something that has a limit of its own.
 HUNG_UP_SECONDS = 15.0
 # Of one host in one observation; whoever says more repeats himself.
 NOTICES_TOLD = 20
@@ -279,9 +279,6 @@ class Probing:
                 for agent in agents:
                     agent.send(command)
             late = {host for host, deadline in running.items() if stop.at_once or now >= deadline}
-            for agent in agents:
-                if agent.host.name in late:
-                    agent.hang_up()
             if late and not stopping:
                 self._give_up(late, f"no block within {2 * patience:.0f} s, though it talks")
             elif late and now >= (hung_up := min(hung_up, now + HUNG_UP_SECONDS)):
@@ -290,21 +287,27 @@ class Probing:
             if now >= next_beat:
                 next_beat = now + heartbeat
                 for agent in agents:
-                    if agent.host.name not in late:
-                        agent.send("renew")
+                    agent.send("renew")
+            for agent in (each for each in agents if each.host.name in late):
+                agent.hang_up()
             try:
                 host, event = events.get(timeout=0.2)
             except queue.Empty:
                 continue
             if event is None:
                 running.pop(host, None)
-                self._check_ended(host)
-            elif isinstance(event, RatchetError):
-                self._observation.failures.setdefault(host, event)
-            else:
-                if event["event"] == "block" and not stopping:
-                    running[host] = now + 2 * patience
-                self._handle(host, event)
+            elif not stopping and not isinstance(event, RatchetError) and event["event"] == "block":
+                running[host] = now + 2 * patience
+            self._take(host, event)
+
+    def _take(self, host: str, event: Any) -> None:
+        """What came from an agent's line: an event, why it broke, or None, its end."""
+        if event is None:
+            self._check_ended(host)
+        elif isinstance(event, RatchetError):
+            self._observation.failures.setdefault(host, event)
+        else:
+            self._handle(host, event)
 
     def _give_up(self, hosts: Iterable[str], what: str) -> None:
         for host in hosts:

@@ -35,7 +35,7 @@ from controller.workflow.quarantine import hosts_left, named_hosts
 from controller.workflow.results import json_document
 from controller.workflow.searching import BROKE_OFF, RUN_ENDS, Searched, Steps, gather, result_of
 from controller.workflow.stints import recorded_plan
-from controller.workflow.trial import run_trial, without_pairs
+from controller.workflow.trial import run_trial, take_live, without_pairs
 
 # cgroup limits count where there are any: a container shows the machine's memory in /proc.
 _CAPACITY_COMMAND = (
@@ -204,14 +204,19 @@ class _RangeSearch:
         return plan, result
 
     def _run(self, plan: TrialPlan) -> dict[str, Any]:
-        """`run_trial`, whose failures end the search and not what it has found out."""
-        steps = self._steps
+        """A trial and its live check, whose failures end the search and not what it has found out."""
+        steps, result = self._steps, None
         try:
-            return run_trial(steps.context, steps.plan, plan, steps.baseline)
+            measured = run_trial(steps.context, steps.plan, plan, steps.baseline)
+            result = TrialResult.model_validate(measured)
+            if result.verdict != "KEEP":
+                return measured
+            return take_live(steps.context, steps.plan.run_id, plan, result, steps.baseline)
         except RatchetError as error:
             reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
-            result = without_pairs(plan, reason, str(error))
-            return json_document(result.model_copy(update={"failed_hosts": named_hosts(error, plan.hosts)}))
+            result = result or without_pairs(plan, reason, "")
+            told = {"verdict": "REVERT", "reason": reason, "note": str(error)}
+            return json_document(result.model_copy(update=told | {"failed_hosts": named_hosts(error, plan.hosts)}))
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 

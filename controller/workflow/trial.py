@@ -1,4 +1,4 @@
-"""One trial up to its verdict: stage both arms, probe, bring the evidence home, judge it again."""
+"""One trial up to its verdict: stage both arms, probe, bring the evidence home, judge it again; then take it live."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from controller.workflow.planning import LEAST_FLEET
 from controller.workflow.probing import Observation, Probing
 from controller.workflow.quarantine import named_hosts, quarantines
 from controller.workflow.results import json_document, trial_result
+from controller.workflow.stints import recorded_plan
 
 
 def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, Any]:
     """Measure one variant; returns a TrialResult document. The hosts are back on the baseline, or their lease runs.
+
+    What is proven has yet to be taken live (`take_live`), and is told then.
 
     Raises HostFailed when the trial could not even be staged or calibrated, Interrupted when the operator stopped
     before it began.
@@ -63,7 +66,18 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
     observation = Probing(trial, plan.run_id, context, judge_of(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
-    return _finish(context, go_live(context, plan.run_id, trial, result, baseline))
+    return json_document(result) if result.verdict == "KEEP" else _finish(context, result)
+
+
+def take_live(
+    context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, baseline: dict[str, str]
+) -> dict[str, Any]:
+    """The TrialResult document of what is proven, after its check on the live instance and its soak (going_live.py).
+
+    `trial` may be planned without ids: those that were measured are on record.
+    """
+    measured = recorded_plan(context.run_directory(run_id), trial)
+    return _finish(context, go_live(context, run_id, measured, result, baseline))
 
 
 def _quarantined(context: RunContext, trial: TrialPlan, error: HostFailed, started: float) -> TrialResult:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from controller.adapters.store import Store, database_url, record_commit
 from controller.cli.main import main
+from controller.model.commit import Commit
 from controller.model.experiment import Experiment, Request, Risk, Variant, Workload
+from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Effect, LiveCheck, TrialPlan, TrialResult, TrialTiming
 
@@ -143,6 +147,48 @@ def test_an_unknown_run_is_bad_input_with_a_next_step(project: Path, capsys: pyt
     message = capsys.readouterr().err
     assert "unknown run" in message
     assert "next:" in message
+
+
+@pytest.mark.parametrize(
+    ("number", "update", "words"),
+    [
+        (1, {"state": "done", "confirmed": ["lab-1", "lab-2"]}, "commit confirmed on lab-1, lab-2"),
+        (
+            1,
+            {"state": "booking", "confirmed": ["lab-1"]},
+            "commit confirmed on lab-1; not done yet, the next command finishes it; waits for lab-2",
+        ),
+        (1, {"state": "returned"}, "commit taken back: no host had confirmed it"),
+        (
+            1,
+            {"state": "superseded", "confirmed": ["lab-1"], "left": {"lab-2": "its baseline is cc by now"}},
+            "without lab-2: its baseline is cc by now",
+        ),
+        (7, {"state": "done", "confirmed": ["lab-1"]}, "the commit of gzip/l4: confirmed on lab-1"),
+    ],
+    ids=["done", "waits for a host", "taken back", "left", "of a trial that the run does not tell"],
+)
+def test_what_became_of_a_commit_after_the_run_had_ended_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str], number: int, update: dict[str, Any], words: str
+) -> None:
+    commit = Commit(
+        commit_id=f"{RUN}/{number}", fleet="lab", run_id=RUN, why="the commit of gzip/l4", started_at="",
+        before={"lab-1": "aa", "lab-2": "aa"}, after={"lab-1": "bb", "lab-2": "bb"}, kept_before="", kept_after="",
+    )  # fmt: skip
+    record_commit(Store(database_url(Project(project))), commit.model_copy(update=update))
+    assert show(project, "last") == 0
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert show(project, "last", "--output", "json") == 0
+    assert [each["state"] for each in json.loads(capsys.readouterr().out)["commits"]] == [update["state"]]
+
+
+def test_a_run_is_told_also_where_the_database_cannot_be_read(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_DATABASE_URL", "sqlite:////nowhere/ratchet.db")
+    assert show(project, "last") == 0
+    told = capsys.readouterr()
+    assert f"run {RUN}" in told.out and "what became of its commits is not known" in told.err
 
 
 @pytest.mark.parametrize("folder", ["saved", f"{RUN}.bak", "zz-old"])

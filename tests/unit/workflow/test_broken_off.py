@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.files.kept import read_kept
-from controller.model.errors import RestoreUnverified
+from controller.model.errors import HostFailed, Interrupted, RestoreUnverified
 from controller.model.experiment import Experiment
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Stint, TrialPlan, TrialResult
@@ -55,6 +55,9 @@ def proven(trial: TrialPlan, verdict: str = "KEEP") -> TrialResult:
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     fleet = Fleet(tmp_path, monkeypatch)
     monkeypatch.setattr(optimize, "check", lambda *_, **__: dict(fleet.confirmed))
+    monkeypatch.setattr(
+        optimize, "take_live", lambda _context, _run, _trial, result, _baseline: result.model_dump(mode="json")
+    )
     return fleet
 
 
@@ -154,6 +157,26 @@ def test_what_an_earlier_trial_has_kept_is_told_whatever_ends_a_later_one(
     # Put back is what that one has left, not what the run had found.
     assert fleet.confirmed == fleet.live != fleet.baseline
     assert type(error).__name__ in (fleet.context.run_directory(ended.run_id) / "traceback.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (HostFailed("unreachable over SSH", where="web-2"), "host-failed"),
+        (Interrupted("stopped by the operator"), "interrupted"),
+        (ZeroDivisionError("by a page without bytes"), "host-failed"),
+    ],
+)
+def test_a_trial_that_was_measured_is_told_though_its_live_check_breaks_off(
+    error: Exception, reason: str, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimize, "run_trial", measured_by(fleet, failing(AssertionError())))
+    monkeypatch.setattr(optimize, "take_live", failing(error))
+    ended = carried_out(fleet, [about("first")], "first-winner")
+    (trial,) = ended.trials
+    assert (trial.verdict, trial.reason, trial.pairs) == ("REVERT", reason, 14)
+    assert str(error.args[0]) in trial.note
+    assert fleet.confirmed == fleet.live == fleet.baseline
 
 
 def test_who_has_stopped_a_run_is_not_told_to_resume_what_is_at_its_end(

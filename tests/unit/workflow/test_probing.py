@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 
 from controller.judge.verdict import Judge
-from controller.model.events import Event, Notice
+from controller.model.events import Notice
 from controller.model.fleet import Host
 from controller.workflow import probing
-from controller.workflow.context import RunContext
 from controller.workflow.probing import Probing, _Agent, agent_plan
 from ratchet_agent.plan_parsing import parse_plan
+from tests.unit.workflow.commit_world import World
 from tests.unit.workflow.test_going_live import trial
-from tests.unit.workflow.test_quarantine import context as context
-from tests.unit.workflow.test_quarantine import events as events
 
 
 class Line:
@@ -106,15 +104,16 @@ class Endless(Line):
         self.sent.append("closed")
 
     def lines(self, timeout: float) -> Iterator[str]:
+        assert timeout > 0
         while not self.told.wait(0.01):
             yield '{"event": "notice", "message": "still here"}'
 
 
 @pytest.mark.parametrize("asked", [0, 1, 2], ids=["nobody stops it", "Ctrl-C", "Ctrl-C twice"])
-def test_an_agent_that_only_talks_holds_up_nobody(
-    monkeypatch: pytest.MonkeyPatch, context: RunContext, events: list[Event], asked: int
-) -> None:
-    line = Endless()
+def test_an_agent_that_only_talks_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: int) -> None:
+    line, world = Endless(), World(tmp_path, monkeypatch)
+    monkeypatch.undo()
+    context, events = world.context, world.events
     line.open.set()
     monkeypatch.setattr(probing, "connect", line.connect)
     monkeypatch.setattr(probing, "SLACK_SECONDS", 0.2)
