@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 
@@ -117,6 +118,25 @@ def test_a_controller_that_is_gone_is_noticed_by_the_lease_and_one_that_beats_is
     host.until(lambda: host.level() == "level 9\n", LEASE + 3)
     # The session has noticed it as well.
     assert session.read()["verified"] is True
+
+
+@pytest.mark.parametrize("design", ["switchback", "duet"])
+def test_an_agent_that_switches_on_without_its_controller_is_ended_by_the_lease(host: Host, design: str) -> None:
+    session, began = host.session(design=design, lease=LEASE), time.monotonic()
+    asked = [{"configuration": VARIANT_ID}, {"configuration": BASELINE_ID}]
+    if design == "duet":
+        asked = [{"a": VARIANT_ID, "b": BASELINE_ID}, {"a": BASELINE_ID, "b": VARIANT_ID}]
+    with contextlib.suppress(BrokenPipeError):  # it has ended with its lease
+        while time.monotonic() - began < LEASE + 10:
+            for words in asked:
+                if not session.ask("assign" if design == "duet" else "switch", **words).get("ok"):
+                    break
+                time.sleep(0.3)
+            else:
+                continue
+            break
+    assert LEASE - 1 < time.monotonic() - began < LEASE + 3
+    assert_restored(host)
 
 
 def test_a_lease_is_an_end_on_the_clock_since_boot_and_renewals_stay_within_its_bound(host: Host) -> None:

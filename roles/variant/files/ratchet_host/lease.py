@@ -128,6 +128,13 @@ def renew(seconds: int) -> None:
     lease.write()
 
 
+def begin_anew(bound: int) -> None:
+    """Let this process's lease be renewed for `bound` seconds from now; its end stays. Raises Refused as `renew`."""
+    lease = require_lease()
+    lease.latest = max(lease.until, boot_clock() + min(LONGEST_LEASE, bound))
+    lease.write()
+
+
 def disarm() -> None:
     """End the lease. What is not confirmed has none then: the keeper takes it back."""
     Lease.path().unlink(missing_ok=True)

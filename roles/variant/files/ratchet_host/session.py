@@ -13,7 +13,7 @@ from ratchet_host.drift import drift
 from ratchet_host.errors import Refused, explain
 from ratchet_host.figures import ErrorLog, Figures
 from ratchet_host.instance import master, require_marks, running, wait_verified, workers
-from ratchet_host.lease import Lease, arm, disarm, lease_left, renew, require_keeper, require_lease
+from ratchet_host.lease import Lease, arm, begin_anew, disarm, lease_left, renew, require_keeper, require_lease
 from ratchet_host.locks import Lock, changing, refuse_during_session
 from ratchet_host.nginx import test
 from ratchet_host.paths import configuration_file
@@ -51,8 +51,8 @@ class Session:
             with changing():
                 self.hold()
                 if running() == confirmed():
-                    # Nothing unconfirmed is live: what comes now has its whole time.
-                    arm(self.lease, self.bound)
+                    # Nothing unconfirmed is live: the bound begins anew. The end does not: only heartbeats move it.
+                    begin_anew(self.bound)
                 answer = self.change(command)
                 # Who was held up meanwhile has lost it.
                 self.hold()
