@@ -12,7 +12,7 @@ from controller.cli.run_setup import add_fleet_argument, add_output_argument
 
 if TYPE_CHECKING:
     from controller.adapters.hetzner import Leftovers
-    from controller.workflow.destroy import Destroyed
+    from controller.workflow.fleet.destroy import Destroyed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.cli.streams import answer
     from controller.model.errors import BadInput
-    from controller.workflow.destroy import destroy
-    from controller.workflow.provision import Progress, read_servers
+    from controller.workflow.fleet.destroy import destroy
+    from controller.workflow.fleet.provision import Progress, read_servers
 
     project = find_project(args)
     read_servers(project, args.fleet)

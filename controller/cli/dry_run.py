@@ -12,7 +12,7 @@ from controller.model.experiment import Experiment
 from controller.model.run import Budget, Strategy
 from controller.report.words import NEVER_LIVE
 from controller.workflow.context import RunContext
-from controller.workflow.dry_run import preview
+from controller.workflow.run.dry_run import preview
 
 
 def print_dry_run(

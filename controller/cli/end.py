@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _with_fleet(args: argparse.Namespace, context: RunContext, run_id: str) -> RunResult:
     from controller.cli.run_setup import holding, listening
     from controller.cli.running import DatabaseWatch, in_background
-    from controller.workflow.ending import end_run
+    from controller.workflow.run.end import end_run
 
     said = "the hosts are being put back; that is finished first"
     hosts = [host.name for host in context.fleet.hosts]
@@ -71,7 +71,7 @@ def _without_fleet(
     from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.cli.running import DatabaseWatch, in_background
     from controller.model.events import Notice
-    from controller.workflow.ending import end_without_fleet
+    from controller.workflow.run.end import end_without_fleet
 
     project = find_project(args)
 

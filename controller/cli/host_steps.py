@@ -13,7 +13,7 @@ from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from controller.cli.progress import NEVER_MIND
 from controller.model.errors import printable
-from controller.workflow.provision import Progress
+from controller.workflow.fleet.provision import Progress
 
 MARKS = {"working": "", "ready": "done: ", "failed": "FAILED: "}
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.parameters import check_parameters
     from controller.cli.progress import ProgressDisplay
     from controller.cli.run_setup import open_context
-    from controller.workflow.planning import check_fleet_design
+    from controller.workflow.trial.plan import check_fleet_design
 
     display = ProgressDisplay()
     context = open_context(args, display)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         return print_dry_run(context, experiments, seed, args.strategy, budget, as_json=args.output == "json")
 
     from controller.cli.running import carry_out
-    from controller.workflow.planning import new_run_id
+    from controller.workflow.run.plan import new_run_id
 
     started_at = context.now()
     request: dict[str, Any] = {

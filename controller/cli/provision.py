@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from controller.cli.run_setup import add_fleet_argument, add_output_argument
 
 if TYPE_CHECKING:
-    from controller.workflow.provision import Provisioned
+    from controller.workflow.fleet.provision import Provisioned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from controller.cli.run_setup import accounts_of, find_project, holding_servers
     from controller.cli.streams import answer
     from controller.model.errors import BadInput
-    from controller.workflow.provision import Progress, provision, read_servers
+    from controller.workflow.fleet.provision import Progress, provision, read_servers
 
     project = find_project(args)
     read_servers(project, args.fleet)

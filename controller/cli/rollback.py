@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from controller.cli.progress import ProgressDisplay
     from controller.cli.run_setup import holding, listening, named_run, open_context, work_id
     from controller.cli.running import DatabaseWatch, in_background
-    from controller.workflow.rollback import roll_back_to_baseline, roll_back_to_run
+    from controller.workflow.fleet.rollback import roll_back_to_baseline, roll_back_to_run
 
     context, work = open_context(args, ProgressDisplay()), work_id("rollback")
     why, said = "to the confirmed baseline", "the baseline is being put back; that is finished first"

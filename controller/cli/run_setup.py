@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from controller.model.project import Project
     from controller.workflow.context import RunContext, StopSignal
 
-# As workflow/planning.py draws them; whatever else lies in runs/ (a copy, a folder of the operator's) is none.
+# As workflow/run/plan.py draws them; whatever else lies in runs/ (a copy, a folder of the operator's) is none.
 RUN_ID = "r-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}"
 
 
@@ -65,6 +65,7 @@ def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
     from controller.adapters.files.fleet import load_fleet
     from controller.adapters.store import Store, database_url
     from controller.workflow.context import RunContext
+    from controller.workflow.fleet.claims import Claims
 
     project = find_project(args)
     fleet = load_fleet(project, args.fleet)
@@ -76,6 +77,7 @@ def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
         audit=AuditLog(project, store),
         observer=observer,
         clock=utc_now,
+        claims=Claims(),
     )
 
 
@@ -102,7 +104,7 @@ def named_run(project: Project, reference: str) -> str:
 
 def work_id(what: str) -> str:
     """The name under which a command other than optimize holds a fleet: `rollback-20261123-201500-3fa9`."""
-    from controller.workflow.planning import new_run_id
+    from controller.workflow.run.plan import new_run_id
 
     return new_run_id(_now(), secrets.randbits(64)).replace("r-", f"{what}-", 1)
 
@@ -159,7 +161,7 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
 
     from controller.adapters.store import FleetHold
     from controller.model.events import Notice
-    from controller.workflow.claims import Claims
+    from controller.workflow.fleet.claims import Claims
 
     def lost(why: str, *, taken_over: bool = True) -> None:
         context.observer(Notice(level="warning", text=f"{why}; stopping"))

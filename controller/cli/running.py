@@ -18,9 +18,10 @@ from controller.cli.run_setup import holding, listening
 from controller.model.errors import BadInput, DatabaseLost, HostFailed, RatchetError
 from controller.model.events import Event, Notice
 from controller.model.run import RunResult
-from controller.workflow import engine, sealing
+from controller.workflow import engine
 from controller.workflow.context import RunContext
-from controller.workflow.optimize import Optimize
+from controller.workflow.run import finalize
+from controller.workflow.run.optimize import Optimize
 
 # A database that is silent for so long has been lost; each question has a patience of its own.
 DATABASE_SECONDS = 120.0
@@ -61,7 +62,7 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
             phase.now = "work"
             with engine.launched(database_url(context.project), run_id):
                 wait = engine.start(workflow.run, run_id, request)
-                result = in_background(lambda: sealing.seal(context, wait()), DatabaseWatch(context.store).lost)
+                result = in_background(lambda: finalize.seal(context, wait()), DatabaseWatch(context.store).lost)
                 _account(outcome, result)
                 return result
         finally:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.store import Store, database_url
     from controller.cli.run_setup import find_project
-    from controller.workflow.unfinished import unfinished_runs
+    from controller.workflow.run.unfinished import unfinished_runs
 
     project = find_project(args)
     runs = unfinished_runs(project, Store(database_url(project)))

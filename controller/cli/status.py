@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from controller.cli.progress import ProgressDisplay
     from controller.cli.run_setup import open_context
-    from controller.workflow.status import fleet_status
+    from controller.workflow.fleet.status import fleet_status
 
     document = fleet_status(open_context(args, ProgressDisplay()))
     if args.output == "json":

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.cli.run_setup import find_project, named_run
-    from controller.workflow.verify import verify_run
+    from controller.workflow.run.verify import verify_run
 
     project = find_project(args)
     document = verify_run(project, named_run(project, args.run))

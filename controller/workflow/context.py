@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from controller.adapters.audit import Accounts, AuditLog, Outcome
 from controller.adapters.store import Store
+from controller.model.errors import FleetLocked
 from controller.model.events import Notice, Observer
 from controller.model.fleet import Fleet
 from controller.model.project import Project
-from controller.workflow.claims import Claims
 
 # For who has stopped a run: it is sealed, and what it had not measured is not gone on with.
 RUN_AGAIN = "run the command again for what it has not measured; this run is at an end"
@@ -46,6 +46,37 @@ class StopSignal:
         return self._count >= 2
 
 
+class HostClaims(Protocol):
+    """The work's claims on its hosts, and how its commands speak for them (fleet/claims.py)."""
+
+    @property
+    def document(self) -> dict[str, Any] | None: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def options(self) -> list[str]: ...
+
+    @property
+    def variables(self) -> dict[str, str]: ...
+
+    @property
+    def everywhere(self) -> bool: ...
+
+    def held(self, *, by_force: bool = False) -> AbstractContextManager[None]: ...
+
+    def renew(self, names: Collection[str]) -> None: ...
+
+    def still_ours(self, names: Collection[str]) -> list[str]: ...
+
+    def came_late(self, said: Mapping[str, str]) -> dict[str, str]: ...
+
+    def refused(self, said: Mapping[str, str]) -> FleetLocked | None: ...
+
+    def probed(self, names: Collection[str]) -> AbstractContextManager[None]: ...
+
+
 @dataclass(frozen=True)
 class RunContext:
     """One run's surroundings."""
@@ -56,8 +87,8 @@ class RunContext:
     audit: AuditLog
     observer: Observer
     clock: Callable[[], datetime]
+    claims: HostClaims
     stop: StopSignal = field(default_factory=StopSignal)
-    claims: Claims = field(default_factory=Claims)
 
     def run_directory(self, run_id: str) -> Path:
         return self.project.runs / run_id

@@ -66,11 +66,11 @@ def faults() -> Iterator[Fault]:
     )  # fmt: skip
     yield Fault(
         name="network cut for good", group="network-2", moment=moments.MID_TRIAL, inject=cut_for_good,
-        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, alone=True, mend=join,
+        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, alone=True, mend=join, patience=400,
     )  # fmt: skip
     yield Fault(
         name="sshd hangs in mid-trial", group="network-3", moment=moments.MID_TRIAL, inject=hang_sshd,
-        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, alone=True, mend=join,
+        exits=frozenset({5}), says="next: controller rollback", seconds=BY_LEASE, alone=True, mend=join, patience=400,
     )  # fmt: skip
     yield Fault(
         name="sshd accepts and hangs before the run", group="network-3", moment=moments.START, inject=lambda _: None,

@@ -29,8 +29,8 @@ from controller.lab.hosts import Hosts
 from controller.lab.resources import Cloud
 from controller.model.errors import HostFailed
 from controller.model.project import Project
-from controller.workflow import provision
-from controller.workflow.bring_up import BringUp
+from controller.workflow.fleet import provision
+from controller.workflow.fleet.bring_up import BringUp
 
 SERVERS = "ratchet: {servers: {count: 2, prefer: [{type: cx23, location: fsn1}]}}\n"
 STATIC_HOST = "all: {hosts: {racks-1: {ansible_host: 127.0.0.1, ansible_port: %d}}}\n"

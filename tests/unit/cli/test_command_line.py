@@ -16,7 +16,7 @@ from controller.adapters.files.keys import ensure_fleet_key
 from controller.cli.host_steps import HostSteps
 from controller.cli.main import main
 from controller.model.project import Project
-from controller.workflow.provision import Progress
+from controller.workflow.fleet.provision import Progress
 
 
 @pytest.mark.parametrize("option", ["--project {}", "--project={}", "--proj {}"])

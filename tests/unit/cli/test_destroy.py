@@ -27,7 +27,7 @@ from controller.adapters.files.keys import HostSeeds
 from controller.adapters.store import Store, database_url
 from controller.cli.main import main
 from controller.model.project import Project
-from controller.workflow.provision import HOSTS_AT_ONCE
+from controller.workflow.fleet.provision import HOSTS_AT_ONCE
 from tests.unit.json_api import JsonHandler
 
 SETTINGS = "ratchet: {servers: {count: 1, prefer: [{type: cx23, location: fsn1}]}}\n"

@@ -14,7 +14,7 @@ from rich.console import Console
 from controller.cli.host_steps import HostSteps
 from controller.cli.progress import EventLog, ProgressDisplay
 from controller.model.events import Notice, StepStarted
-from controller.workflow.provision import Progress
+from controller.workflow.fleet.provision import Progress
 
 
 class Failing(io.StringIO):

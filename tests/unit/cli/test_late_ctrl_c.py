@@ -18,7 +18,7 @@ from controller.cli import main, optimize, running
 from controller.model.fleet import Fleet, FleetSettings, Host
 from controller.model.project import Project
 from controller.model.run import RunResult
-from controller.workflow.claims import Claims
+from controller.workflow.fleet.claims import Claims
 from controller.workflow.context import RunContext
 
 when, number, root = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
@@ -31,6 +31,7 @@ host = Host(name="web-1", address="192.0.2.1", key_file=root / "key", known_host
 context = RunContext(
     project=project, fleet=Fleet(name="web", inventory=root, settings=FleetSettings(), hosts=[host]), store=store,
     audit=AuditLog(project, store), observer=lambda event: None, clock=lambda: datetime.datetime.now(datetime.UTC),
+    claims=Claims(),
 )
 
 def away():  # what a host that cannot be reached costs
@@ -46,7 +47,7 @@ class Flow:
 
 running.Optimize = Flow
 running.engine = types.SimpleNamespace(launched=lambda *_: contextlib.nullcontext(), start=lambda *_: lambda: {})
-running.sealing = types.SimpleNamespace(seal=lambda *_: RESULT)
+running.finalize = types.SimpleNamespace(seal=lambda *_: RESULT)
 
 def run(_):
     result = running.carry_out(context, {"run_id": "r-1", "started_at": "x", "seed": 1, "experiments": []})

@@ -53,7 +53,8 @@ main.main(["runs"])
 BY_HAND = """
 import sqlite3, sys, time
 from controller.cli import main, running
-from controller.workflow import ending, rollback
+from controller.workflow.fleet import rollback
+from controller.workflow.run import end
 
 running.DATABASE_EVERY = 0.2
 running.DatabaseWatch.__init__.__defaults__ = (2.0,)
@@ -66,7 +67,7 @@ def wait_for_it(context, *_):
     while True:
         time.sleep(1)
 
-rollback.roll_back_to_baseline = ending.roll_back_to_baseline = wait_for_it
+rollback.roll_back_to_baseline = end.roll_back_to_baseline = wait_for_it
 main.main(words)
 """
 
