@@ -16,7 +16,6 @@ from controller.adapters.files.known_hosts import KnownHosts
 from tests.integration.provision.conftest import Site
 
 pytestmark = pytest.mark.lab
-PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 
 
 def _ansible(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
@@ -264,16 +263,11 @@ def test_a_project_without_the_fleet_forgets_nothing_of_it(provisioned: Site) ->
         server.update(labels={})
     try:
         answer = provisioned.controller("destroy", "--fleet", "web", "--yes")
-        by_hand = _ansible(
-            provisioned, "ansible-playbook", str(PLAYBOOKS / "destroy.yml"), "-e", "destroy_confirmed=true"
-        )
     finally:
         for server in servers:
             server.update(labels=server.labels)
     assert answer.code == 2
     assert "is the token another project's?" in answer.err
-    assert by_hand.returncode != 0
-    assert "Nothing was deleted or forgotten" in " ".join(by_hand.stdout.split())
     assert provisioned.files() == before
     assert provisioned.lab.client.firewalls.get_by_name("web") is not None
 
@@ -294,24 +288,3 @@ def test_destroy_deletes_only_the_fleets_own_and_forgets_its_addresses(provision
     again = provisioned.controller("destroy", "--fleet", "web", "--yes")
     assert (again.code, "nothing to delete" in again.out) == (0, True)
     bystander.delete()
-
-
-def test_the_playbook_deletes_the_same_by_hand_when_it_is_confirmed(site: Site) -> None:
-    client = site.lab.client
-    labels = {"ratchet-fleet": "web"}
-    client.firewalls.create(name="web", labels=labels)
-    client.placement_groups.create(name="web-1", type="spread", labels=labels)
-    client.ssh_keys.create(name="web", public_key=generate_key("x")[1], labels=labels)
-    hosts = site.project.inventory("web") / "hosts.yml"
-    hosts.write_text("# Written by `controller provision`\nall: {hosts: {}}\n")
-    refused = _ansible(site, "ansible-playbook", str(PLAYBOOKS / "destroy.yml"))
-    assert refused.returncode != 0
-    assert client.firewalls.get_by_name("web") is not None
-    for _ in range(2):
-        done = _ansible(site, "ansible-playbook", str(PLAYBOOKS / "destroy.yml"), "-e", "destroy_confirmed=true")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert site.lab.environment()["HCLOUD_TOKEN"] not in done.stdout + done.stderr
-    assert client.firewalls.get_by_name("web") is None
-    assert client.placement_groups.get_by_name("web-1") is None
-    assert client.ssh_keys.get_by_name("web") is None
-    assert not hosts.exists()
