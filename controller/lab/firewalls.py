@@ -15,7 +15,6 @@ from controller.lab.state import Document, State
 
 PROTOCOLS = ("tcp", "udp", "icmp", "esp", "gre")
 MAX_RULES = 50
-MAX_PER_SERVER = 5
 
 
 class Firewalls:

@@ -115,7 +115,3 @@ def limits_for(cores: int, memory_gb: float, *, machine_cores: int, machine_memo
 def machine_limits(cores: int, memory_gb: float) -> Limits:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return limits_for(cores, memory_gb, machine_cores=os.cpu_count() or 1, machine_memory=memory)
-
-
-def podman_version() -> str:
-    return run(["podman", "version", "--format", "{{.Client.Version}}"]).strip()

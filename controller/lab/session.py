@@ -76,10 +76,6 @@ class LabSession:
     def clear_faults(self) -> None:
         self._ask("DELETE", "faults")
 
-    def limit_rate(self, remaining: int) -> None:
-        """Leave this token `remaining` requests; one more is granted each second."""
-        self._post("rate-limit", {"remaining": remaining})
-
     def _post(self, path: str, document: dict[str, Any]) -> None:
         self._ask("POST", path, json.dumps(document).encode())
 

@@ -71,10 +71,6 @@ class Workload(Frozen):
     mode: Literal["steady", "saturation"] = "steady"
     connections_open: int = Field(default=8, ge=1, le=256, description="at saturation: requests under way at any time")
 
-    @property
-    def effective_port(self) -> int:
-        return self.port or (443 if self.scheme == "https" else 80)
-
 
 MinimumEffect = Annotated[float, Field(ge=0.0, le=0.9, description="smallest reduction worth keeping, a fraction")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from typing import get_args
 
 from controller.model.calibration import Calibration
 from controller.model.commit import Commit
@@ -233,8 +232,3 @@ def time_words(stamp: str) -> str:
 def value_words(value: object) -> str:
     """A parameter's value as one reads it in YAML: text as it is, the rest as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def reason_codes() -> tuple[str, ...]:
-    """Every reason code there is, in the model's order."""
-    return get_args(ReasonCode)

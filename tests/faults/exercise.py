@@ -21,7 +21,6 @@ GRACE_SECONDS = 30.0
 POLL_SECONDS = 0.15
 # The controller could not reach a host, or is gone: what its next command would tidy up is still there.
 LEFT_TO_ITSELF = {5, KILLED}
-EVIDENCE_REASONS = {"host-failed", "interrupted", "measurement-invalid", "rejected-by-nginx", "no-difference"}
 
 
 def exercise(bay: Bay, fault: Fault, rng: random.Random) -> Outcome:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from controller.model.calibration import BlockLength, Calibration
 from controller.model.experiment import Guardrails
-from controller.model.trial import Effect
+from controller.model.trial import Effect, ReasonCode
 from controller.report.words import (
     agreement_words,
     calibration_words,
@@ -15,17 +17,16 @@ from controller.report.words import (
     effect_words,
     evidence_words,
     percent,
-    reason_codes,
     sentence,
     time_words,
     value_words,
 )
 
 
-@pytest.mark.parametrize("code", reason_codes())
-def test_every_reason_code_is_one_plain_sentence(code: str) -> None:
+@pytest.mark.parametrize("code", get_args(ReasonCode))
+def test_every_reason_code_is_one_plain_sentence(code: ReasonCode) -> None:
     for guardrails in (None, Guardrails()):
-        words = sentence(code, guardrails=guardrails)  # type: ignore[arg-type]
+        words = sentence(code, guardrails=guardrails)
         assert words
         assert "{" not in words
         assert not words.endswith(".")

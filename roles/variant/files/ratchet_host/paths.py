@@ -15,7 +15,6 @@ PROC = Path("/proc")
 NGINX = "/usr/sbin/nginx"
 ERROR_LOG = Path("/var/log/nginx/error.log")
 
-SERVICE = "nginx.service"
 KEEPER = "/usr/local/sbin/ratchet-keeper"
 # A commit is over in a second; a longer one is in trouble.
 CONFIRM_LEASE = 60
