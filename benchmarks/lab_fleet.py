@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from controller.lab.session import LabSession
+from benchmarks.lab_session import LabSession
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FLEET = "bench"

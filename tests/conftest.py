@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def lab_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One lab for all tests of this process (a `LabFleet`); hosts come on demand: `lab_session.hosts(2)`."""
-    from controller.lab.session import LabSession
+    from benchmarks.lab_session import LabSession
     from tests.integration.conftest import LabFleet
 
     with LabSession(f"tests-{os.getpid()}") as session:

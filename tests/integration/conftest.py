@@ -18,7 +18,7 @@ from hcloud.locations.domain import Location
 from hcloud.server_types.domain import ServerType
 
 from benchmarks.lab_fleet import CHECKOUT, write_project
-from controller.lab.session import LabSession
+from benchmarks.lab_session import LabSession
 from controller.model.fleet import Host
 from tests.integration.operators_fleet import FleetUnderTest
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
-from controller.lab.session import LabSession
+from benchmarks.lab_session import LabSession
 from controller.model.project import Project
 
 # The roles have tests of their own; here it counts that the playbook reaches every host, and changes nothing twice.
