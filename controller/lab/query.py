@@ -107,12 +107,13 @@ def page(documents: list[Document], parameters: Parameters) -> tuple[list[Docume
 
 @dataclass(frozen=True)
 class Call:
-    """One request, authenticated and read."""
+    """One request, authenticated and read. `path`: after /v1."""
 
     method: str
     path: str
     parameters: dict[str, list[str]]
     raw_body: bytes
+    token: str
 
     @property
     def body(self) -> dict[str, Any]:

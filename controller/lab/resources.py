@@ -18,7 +18,8 @@ from controller.lab.replies import ApiError, invalid, not_found
 from controller.lab.servers import POWER, CreateServer, Servers
 from controller.lab.state import Document, State
 
-Handler = Callable[..., tuple[int, Any]]
+Answer = tuple[int, Any]
+Handler = Callable[..., Answer]
 Routes = list[tuple[str, str, Handler]]
 
 
@@ -59,7 +60,7 @@ class Cloud:
 
 
 def routes(cloud: Cloud) -> Routes:
-    """(method, path with `{id}`, handler(call, *ids) -> (status, document))."""
+    """(method, path of a starlette Route, handler(call, *ids) -> (status, document))."""
     firewalls = cloud.firewalls
     return [
         *_readable("location", "locations", lambda: catalog.LOCATIONS),
@@ -67,7 +68,7 @@ def routes(cloud: Cloud) -> Routes:
         *_readable("image", "images", lambda: catalog.IMAGES, filters=("type", "status", "architecture")),
         ("GET", "/pricing", lambda _: (200, {"pricing": catalog.pricing()})),
         ("GET", "/datacenters", _removed),
-        ("GET", "/datacenters/{id}", _removed),
+        ("GET", "/datacenters/{id:id}", _removed),
         *_readable("ssh_key", "ssh_keys", cloud.ssh_keys.all, filters=("fingerprint",)),
         *_changeable("ssh_key", "ssh_keys", cloud.ssh_keys),
         ("POST", "/ssh_keys", lambda call: (201, {"ssh_key": cloud.ssh_keys.create(call.body)})),
@@ -81,69 +82,73 @@ def routes(cloud: Cloud) -> Routes:
         *_readable("firewall", "firewalls", firewalls.all),
         *_changeable("firewall", "firewalls", firewalls),
         ("POST", "/firewalls", lambda call: _created_firewall(*firewalls.create(call.body))),
-        ("POST", "/firewalls/{id}/actions/set_rules", lambda call, one: _actions(firewalls.set_rules(one, call.body))),
         (
             "POST",
-            "/firewalls/{id}/actions/apply_to_resources",
+            "/firewalls/{id:id}/actions/set_rules",
+            lambda call, one: _actions(firewalls.set_rules(one, call.body)),
+        ),
+        (
+            "POST",
+            "/firewalls/{id:id}/actions/apply_to_resources",
             lambda call, one: _actions(firewalls.apply(one, call.body)),
         ),
         (
             "POST",
-            "/firewalls/{id}/actions/remove_from_resources",
+            "/firewalls/{id:id}/actions/remove_from_resources",
             lambda call, one: _actions(firewalls.remove(one, call.body)),
         ),
         *_readable("server", "servers", cloud.servers.all, filters=("status",)),
         (
             "PUT",
-            "/servers/{id}",
+            "/servers/{id:id}",
             lambda call, one: (200, {"server": cloud.servers.update(one, *call.name_and_labels())}),
         ),
         ("POST", "/servers", lambda call: _created_server(cloud, call)),
-        ("DELETE", "/servers/{id}", lambda _, one: (200, {"action": public(cloud.servers.delete(one))})),
-        *(("POST", f"/servers/{{id}}/actions/{verb}", _power(cloud, verb)) for verb in POWER),
+        ("DELETE", "/servers/{id:id}", lambda _, one: (200, {"action": public(cloud.servers.delete(one))})),
+        *(("POST", f"/servers/{{id:id}}/actions/{verb}", _power(cloud, verb)) for verb in POWER),
         *_action_routes(cloud),
     ]
 
 
-def _removed(*_: Any) -> tuple[int, Any]:
+def _removed(*_: Any) -> Answer:
     raise ApiError("deprecated_api_endpoint", "the datacenters endpoints were removed; use the locations endpoints")
 
 
 def _readable(one: str, many: str, documents: Callable[[], list[Document]], filters: Iterable[str] = ()) -> Routes:
-    def listing(call: Call) -> tuple[int, Any]:
+    def listing(call: Call) -> Answer:
         chosen = filtered(documents(), call.parameters, ("name", *filters))
         chosen, meta = page(ordered(chosen, call.parameters, ("id", "name", "created")), call.parameters)
         return 200, {many: chosen, "meta": meta}
 
-    def single(_: Call, identity: int) -> tuple[int, Any]:
+    def single(_: Call, identity: int) -> Answer:
         document = next((document for document in documents() if document["id"] == identity), None)
         if document is None:
             raise not_found(one, identity)
         return 200, {one: document}
 
-    return [("GET", f"/{many}", listing), ("GET", f"/{many}/{{id}}", single)]
+    return [("GET", f"/{many}", listing), ("GET", f"/{many}/{{id:id}}", single)]
 
 
 def _changeable(one: str, many: str, resource: Named | Firewalls) -> Routes:
-    def update(call: Call, identity: int) -> tuple[int, Any]:
+    def update(call: Call, identity: int) -> Answer:
         return 200, {one: resource.update(identity, *call.name_and_labels())}
 
-    def delete(_: Call, identity: int) -> tuple[int, Any]:
+    def delete(_: Call, identity: int) -> Answer:
         resource.delete(identity)
         return 204, None
 
-    return [("PUT", f"/{many}/{{id}}", update), ("DELETE", f"/{many}/{{id}}", delete)]
+    return [("PUT", f"/{many}/{{id:id}}", update), ("DELETE", f"/{many}/{{id:id}}", delete)]
 
 
-def _actions(actions: list[Document]) -> tuple[int, Any]:
+def _actions(actions: list[Document]) -> Answer:
     return 201, {"actions": [public(action) for action in actions]}
 
 
-def _created_firewall(firewall: Document, actions: list[Document]) -> tuple[int, Any]:
+def _created_firewall(firewall: Document, actions: list[Document]) -> Answer:
     return 201, {"firewall": firewall, "actions": [public(action) for action in actions]}
 
 
-def _created_server(cloud: Cloud, call: Call) -> tuple[int, Any]:
+def _created_server(cloud: Cloud, call: Call) -> Answer:
     answer = cloud.servers.create(CreateServer.model_validate(call.body))
     answer["action"] = public(answer["action"])
     answer["next_actions"] = [public(action) for action in answer["next_actions"]]
@@ -151,7 +156,7 @@ def _created_server(cloud: Cloud, call: Call) -> tuple[int, Any]:
 
 
 def _power(cloud: Cloud, verb: str) -> Handler:
-    def order(call: Call, identity: int) -> tuple[int, Any]:
+    def order(call: Call, identity: int) -> Answer:
         answer: Document = {"action": public(cloud.servers.power(identity, verb, call.body))}
         return 201, answer | {"root_password": None} if verb == "rebuild" else answer
 
@@ -168,7 +173,7 @@ def _action_routes(cloud: Cloud) -> Routes:
         return public(action)
 
     def listing(kind: str) -> Handler:
-        def answer(call: Call, resource: int | None = None) -> tuple[int, Any]:
+        def answer(call: Call, resource: int | None = None) -> Answer:
             chosen = [public(one) for one in state.all("action") if _concerns(one, kind, resource)]
             chosen = filtered(chosen, call.parameters, ("id", "status"))
             fields = ("id", "command", "status", "started", "finished")
@@ -177,7 +182,7 @@ def _action_routes(cloud: Cloud) -> Routes:
 
         return answer
 
-    def by_ids(call: Call) -> tuple[int, Any]:
+    def by_ids(call: Call) -> Answer:
         wanted = call.parameters.get("id", [])
         if not wanted:
             raise invalid("id", "is required")
@@ -185,20 +190,20 @@ def _action_routes(cloud: Cloud) -> Routes:
 
     table: Routes = [
         ("GET", "/actions", by_ids),
-        ("GET", "/actions/{id}", lambda _, action: (200, {"action": found(action, None, None)})),
+        ("GET", "/actions/{id:id}", lambda _, action: (200, {"action": found(action, None, None)})),
     ]
     for kind in ("server", "firewall"):
         table += [
             ("GET", f"/{kind}s/actions", listing(kind)),
             (
                 "GET",
-                f"/{kind}s/actions/{{id}}",
+                f"/{kind}s/actions/{{id:id}}",
                 lambda _, action, kind=kind: (200, {"action": found(action, kind, None)}),
             ),
-            ("GET", f"/{kind}s/{{id}}/actions", listing(kind)),
+            ("GET", f"/{kind}s/{{id:id}}/actions", listing(kind)),
             (
                 "GET",
-                f"/{kind}s/{{id}}/actions/{{id}}",
+                f"/{kind}s/{{id:id}}/actions/{{action:id}}",
                 lambda _, resource, action, kind=kind: (200, {"action": found(action, kind, resource)}),
             ),
         ]
