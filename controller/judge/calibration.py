@@ -21,7 +21,8 @@ from controller.judge.summary import paired_gain
 from controller.judge.verdict import Judge
 from controller.model.blocks import Block
 from controller.model.calibration import BlockLength, Calibration, Look, OpenSetting, Step
-from controller.model.experiment import GoalsObjective, Metric
+from controller.model.experiment import GoalsObjective
+from controller.model.metrics import METRICS, Metric
 from controller.model.trial import Judgement, Pair, TrialPlan
 
 RATES = (5.0, 20.0, 50.0, 100.0, 200.0, 400.0, 800.0)
@@ -269,10 +270,10 @@ def _noise(plan: TrialPlan, measured: Measured, seen: Sequence[float]) -> tuple[
     if len(seen) < FEWEST_PAIRS:
         return None
     whole = statistics.fmean(each * each for each in seen)
-    metrics = _weights(plan).keys()
-    if metrics == {"memory"}:
+    metrics = [METRICS[metric] for metric in _weights(plan)]
+    if all(metric.at_end for metric in metrics):
         return math.sqrt(whole), 0.0
-    parts = _parts(measured) if plan.design == "duet" and metrics == {"p50"} else []
+    parts = _parts(measured) if plan.design == "duet" and all(metric.paired for metric in metrics) else []
     if not parts:
         return 0.0, math.sqrt(whole)
     # The slices' variance around their own block's mean, for a whole block.

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from controller.judge.evidence import SignProcess, estimate, log_gain
 from controller.judge.gain import weighted
-from controller.model.experiment import Metric
+from controller.model.metrics import Metric
 from controller.model.trial import ReasonCode, Standing, TrialPlan
 
 # What one variant must prove even when it is the only one: at most one false KEEP in a hundred trials.

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from controller.model.blocks import Block, ClassFigures
-from controller.model.experiment import Metric
+from controller.model.metrics import METRICS, Metric, MetricSpec
 from controller.model.trial import Pair, ProbeDesign
 
 # A figure of zero (microseconds, bytes) is below what can be told; its logarithm would be none.
 SMALLEST = 1.0
 # What nginx's own log can tell of a request: a figure below one of its milliseconds says nothing.
 SMALLEST_LOGGED_US = 1000.0
-MORE_IS_BETTER: frozenset[Metric] = frozenset({"throughput"})
 
 
 def gain(pair: Pair, metric: Metric, design: ProbeDesign) -> float | None:
@@ -26,15 +26,16 @@ def gain(pair: Pair, metric: Metric, design: ProbeDesign) -> float | None:
     A duet compares p50 request by request (`paired_gain`), which cancels what both arms lived through. Live traffic is
     compared class by class of its paths, so that another mix of requests is no gain.
     """
-    if (pair.control.classes or pair.variant.classes) and f"{metric}_us" in ClassFigures.model_fields:
-        return _over_classes(pair, metric)
-    if metric == "p50" and design == "duet":
+    spec = METRICS[metric]
+    if (pair.control.classes or pair.variant.classes) and spec.of_classes:
+        return _over_classes(pair, spec)
+    if spec.paired and design == "duet":
         told = pair.control.paired_gain
         return told if told is not None and told == pair.variant.paired_gain and math.isfinite(told) else None
-    control, variant = _figure(pair.control, metric), _figure(pair.variant, metric)
-    if control is None or variant is None:
+    control, variant = figure(pair.control, spec), figure(pair.variant, spec)
+    if control is None or variant is None or (spec.at_end and not (control and variant)):
         return None
-    return log_ratio(variant, control) if metric in MORE_IS_BETTER else log_ratio(control, variant)
+    return log_ratio(variant, control) if spec.more_is_better else log_ratio(control, variant)
 
 
 def gains(pair: Pair, metrics: Iterable[Metric], design: ProbeDesign) -> dict[Metric, float]:
@@ -48,7 +49,7 @@ def weighted(told: Mapping[Metric, float], weights: Mapping[Metric, float]) -> f
     return sum(weight * told[metric] for metric, weight in weights.items()) / sum(weights.values())
 
 
-def _over_classes(pair: Pair, metric: Metric) -> float | None:
+def _over_classes(pair: Pair, spec: MetricSpec) -> float | None:
     """The mean gain of the classes that both blocks saw, each weighted by its requests in both blocks together.
 
     In both together, because swapping the arms must turn the gain into its opposite and change nothing else: all the
@@ -57,7 +58,7 @@ def _over_classes(pair: Pair, metric: Metric) -> float | None:
     weights, found = [], []
     for label in sorted(pair.control.classes.keys() & pair.variant.classes.keys()):
         control, variant = pair.control.classes[label], pair.variant.classes[label]
-        ours, theirs = _figure_of_class(variant, metric), _figure_of_class(control, metric)
+        ours, theirs = _figure_of_class(variant, spec), _figure_of_class(control, spec)
         weights.append(control.requests + variant.requests)
         found.append(log_ratio(max(theirs, SMALLEST_LOGGED_US), max(ours, SMALLEST_LOGGED_US)))
     if not found:
@@ -65,8 +66,8 @@ def _over_classes(pair: Pair, metric: Metric) -> float | None:
     return sum(weight * each for weight, each in zip(weights, found, strict=True)) / sum(weights)
 
 
-def _figure_of_class(figures: ClassFigures, metric: Metric) -> float:
-    return float(getattr(figures, f"{metric}_us"))
+def _figure_of_class(figures: ClassFigures, spec: MetricSpec) -> float:
+    return float(attrgetter(spec.field)(figures))
 
 
 def log_ratio(control: float, variant: float) -> float:
@@ -74,18 +75,7 @@ def log_ratio(control: float, variant: float) -> float:
     return math.log(max(control, SMALLEST)) - math.log(max(variant, SMALLEST))
 
 
-def _figure(block: Block, metric: Metric) -> float | None:
-    figures: dict[Metric, float | None] = {
-        "p50": block.p50_us,
-        "p90": block.p90_us,
-        "p95": block.p95_us,
-        "p99": block.p99_us,
-        "mean": block.mean_us,
-        "mean_p50": block.mean_p50_us,
-        "cpu_per_request": block.metrics.cpu_us_per_request,
-        # An nginx that takes no memory at all is one that is gone.
-        "memory": block.metrics.rss_bytes or None,
-        "throughput": block.achieved_rate,
-    }
-    figure = figures[metric]
-    return figure if figure is not None and math.isfinite(figure) and figure >= 0 else None
+def figure(block: Block, spec: MetricSpec) -> float | None:
+    """What the block tells of the metric; None when it does not, or not a number from 0 on."""
+    told: float | None = attrgetter(spec.field)(block)
+    return told if told is not None and math.isfinite(told) and told >= 0 else None

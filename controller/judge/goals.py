@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from controller.judge.decision import FUTILE, SLOWER, Outcome, Rule, reached
 from controller.judge.evidence import SignProcess, estimate, log_gain
-from controller.model.experiment import Goal, GoalsObjective, Metric
+from controller.model.experiment import Goal, GoalsObjective
+from controller.model.metrics import Metric
 from controller.model.trial import ReasonCode, Standing
 
 

@@ -17,9 +17,10 @@ import statistics
 from dataclasses import dataclass
 
 from controller.judge.evidence import SignProcess
-from controller.judge.gain import log_ratio
+from controller.judge.gain import figure, log_ratio
 from controller.model.blocks import Block
 from controller.model.experiment import Guardrails
+from controller.model.metrics import GUARDRAILS, Guardrail, MetricSpec
 from controller.model.trial import Pair, ReasonCode
 
 HARM_EVIDENCE = 20.0
@@ -29,11 +30,6 @@ FEWEST_ERRORS = 2
 # Pairs whose blocks the probe spoilt are measured again, but not for ever: this many, and more than this share of all.
 FEWEST_INVALID = 5
 INVALID_SHARE = 0.34
-# Below these differences a ratio says nothing: what a scheduler, an allocator or a few connections do by themselves.
-MATERIAL_P99_US = 250.0
-MATERIAL_CPU_US = 20.0
-MATERIAL_RSS_BYTES = 16.0 * 2**20
-MATERIAL_FILES = 64.0
 
 
 @dataclass(frozen=True)
@@ -45,26 +41,27 @@ class Breach:
 
 
 class _Ratio:
-    """One figure of the variant over control's, against its limit."""
+    """One metric of the variant over control's, against its limit."""
 
-    def __init__(self, reason: ReasonCode, name: str, limit: float, material: float, *, steady: bool) -> None:
-        self._reason = reason
-        self._name = name
+    def __init__(self, metric: MetricSpec, guardrail: Guardrail, limit: float) -> None:
+        self._metric = metric
+        self._guardrail = guardrail
         self._limit = limit
-        self._material = material
-        self._steady = steady
         self._excesses: list[float] = []
         self._running: dict[str, int] = {}
         self._process = SignProcess()
 
-    def add(self, host: str, control: float, variant: float) -> Breach | None:
+    def add(self, pair: Pair) -> Breach | None:
+        control, variant = figure(pair.control, self._metric), figure(pair.variant, self._metric)
+        if control is None or variant is None:
+            return _missing(pair, self._guardrail.name)
         excess = log_ratio(variant, control) - math.log(self._limit)
-        if variant - control < self._material:
+        if variant - control < self._guardrail.material:
             excess = min(excess, 0.0)
         self._excesses.append(excess)
-        self._running[host] = self._running.get(host, 0) + 1 if excess > 0 else 0
-        if self._steady:
-            return self._breach(0) if self._running[host] >= PAIRS_RUNNING else None
+        self._running[pair.host] = self._running.get(pair.host, 0) + 1 if excess > 0 else 0
+        if self._guardrail.steady:
+            return self._breach(0) if self._running[pair.host] >= PAIRS_RUNNING else None
         self._process.add(excess)
         return self._breach(0) if self._process.log_value >= math.log(HARM_EVIDENCE) else None
 
@@ -72,13 +69,14 @@ class _Ratio:
         """Whether the figure's median is beyond the limit in the last `fresh` pairs; 0 means all pairs so far."""
         if statistics.median(self._excesses[-fresh:]) > 0:
             return self._breach(-fresh)
-        if self._steady and any(self._running.values()):
+        if self._guardrail.steady and any(self._running.values()):
             return self._breach(-1)
         return None
 
     def _breach(self, since: int) -> Breach:
         ratio = math.exp(statistics.median(self._excesses[since:])) * self._limit
-        return Breach(self._reason, f"{self._name} is {ratio:.3g} x control's (limit {self._limit:g})")
+        note = f"{self._guardrail.name} is {ratio:.3g} x control's (limit {self._limit:g})"
+        return Breach(self._guardrail.reason, note)
 
 
 class GuardrailWatch:
@@ -90,10 +88,9 @@ class GuardrailWatch:
         self._requests = {"control": 0, "variant": 0}
         self._pairs = 0
         self._invalid = 0
-        self._p99 = _Ratio("guardrail-p99", "p99", limits.p99_ratio, MATERIAL_P99_US, steady=False)
-        self._cpu = _Ratio("guardrail-cpu", "CPU time per request", limits.cpu_ratio, MATERIAL_CPU_US, steady=False)
-        self._memory = _Ratio("guardrail-memory", "memory", limits.memory_ratio, MATERIAL_RSS_BYTES, steady=True)
-        self._files = _Ratio("guardrail-open-files", "open files", limits.open_files_ratio, MATERIAL_FILES, steady=True)
+        self._ratios = [
+            _Ratio(metric, guardrail, getattr(limits, limit)) for limit, (metric, guardrail) in GUARDRAILS.items()
+        ]
 
     def add(self, pair: Pair) -> Breach | None:
         """The first guardrail that this pair breaks, or None."""
@@ -110,7 +107,7 @@ class GuardrailWatch:
 
         Asked when the gain is proven, over all pairs (`fresh` 0), and when it is confirmed, over the last `fresh`.
         """
-        for ratio in (self._memory, self._files, self._cpu, self._p99):
+        for ratio in self._ratios:
             breach = ratio.before_keep(fresh)
             if breach:
                 return breach
@@ -164,16 +161,8 @@ class GuardrailWatch:
         return Breach("guardrail-missing-data", f"{self._invalid} of {self._pairs} pairs are invalid, the last: {why}")
 
     def _check_ratios(self, pair: Pair) -> Breach | None:
-        ours, theirs = pair.variant, pair.control
-        for name, ratio, variant, control in (
-            ("memory", self._memory, ours.metrics.rss_bytes, theirs.metrics.rss_bytes),
-            ("open files", self._files, ours.metrics.open_files, theirs.metrics.open_files),
-            ("CPU time", self._cpu, ours.metrics.cpu_us_per_request, theirs.metrics.cpu_us_per_request),
-            ("p99", self._p99, ours.p99_us, theirs.p99_us),
-        ):
-            if not _told(variant) or not _told(control) or variant is None or control is None:
-                return _missing(pair, name)
-            breach = ratio.add(pair.host, control, variant)
+        for ratio in self._ratios:
+            breach = ratio.add(pair)
             if breach:
                 return breach
         return None
@@ -182,10 +171,6 @@ class GuardrailWatch:
 def failures(block: Block) -> int:
     """Failed requests, without those that the probe itself could not make (they make the block invalid)."""
     return block.errors - min(block.errors, block.error_classes.get("local", 0))
-
-
-def _told(figure: float | None) -> bool:
-    return figure is not None and math.isfinite(figure) and figure >= 0
 
 
 def _missing(pair: Pair, what: str) -> Breach:

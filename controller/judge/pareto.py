@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from controller.model.experiment import Experiment, GoalsObjective, Metric
+from controller.model.experiment import Experiment, GoalsObjective
+from controller.model.metrics import Metric
 from controller.model.run import ParetoSet
 from controller.model.trial import Effect, ReasonCode, TrialResult
 

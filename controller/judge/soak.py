@@ -17,14 +17,13 @@ from itertools import pairwise
 
 from controller.judge.guardrails import (
     FEWEST_ERRORS,
-    MATERIAL_FILES,
-    MATERIAL_RSS_BYTES,
     PAIRS_RUNNING,
     Breach,
     failures,
 )
 from controller.model.blocks import Block
 from controller.model.experiment import Guardrails
+from controller.model.metrics import GUARDRAILS
 from controller.model.trial import Judgement, Pair, ReasonCode, TrialPlan
 
 # A soak is looked at in so many stretches. A rise in each of them but the first two is no chance: even a random walk
@@ -128,7 +127,7 @@ def _figures(limits: Guardrails) -> list[_Figure]:
             of=lambda block: block.metrics.rss_bytes,
             climbing=lambda block: block.metrics.rss_bytes,
             ratio=limits.memory_ratio,
-            material=MATERIAL_RSS_BYTES,
+            material=GUARDRAILS["memory_ratio"][1].material,
             climb=CLIMB_RSS_BYTES,
             unit=(2**20, "MiB"),
         ),
@@ -138,7 +137,7 @@ def _figures(limits: Guardrails) -> list[_Figure]:
             of=lambda block: block.metrics.open_files,
             climbing=_files_of_nobody,
             ratio=limits.open_files_ratio,
-            material=MATERIAL_FILES,
+            material=GUARDRAILS["open_files_ratio"][1].material,
             climb=CLIMB_FILES,
             unit=(1, "files"),
         ),

@@ -13,7 +13,8 @@ from controller.judge.guardrails import Breach, GuardrailWatch
 from controller.judge.schedule import draw_groups
 from controller.judge.traffic import TrafficWatch
 from controller.model.blocks import Arm
-from controller.model.experiment import GoalsObjective, Metric
+from controller.model.experiment import GoalsObjective
+from controller.model.metrics import Metric
 from controller.model.trial import GoalEffect, Judgement, Pair, TrialPlan
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
 
+from controller.model.metrics import Metric, Mode
+
 Scalar = bool | int | float | str
 ParameterValue = Scalar | list[str]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -18,7 +20,6 @@ _PLAIN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
 Words = Annotated[str, Field(pattern=_PLAIN)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
 HeaderText = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$", max_length=4000)]
-Metric = Literal["p50", "p90", "p95", "p99", "mean", "mean_p50", "cpu_per_request", "memory", "throughput"]
 # How the arms of a trial are compared: two shadow instances at once, reloads of the live one, or hosts with hosts.
 Design = Literal["duet", "switchback", "fleet"]
 # Whose requests are measured: the probe's own, or those of real users, read from nginx's log.
@@ -68,7 +69,7 @@ class Workload(Frozen):
     host: str = Field(default="localhost", pattern=r"^[A-Za-z0-9.-]{1,253}$", description="Host header and TLS name")
     connections: Literal["keepalive", "fresh"] = "keepalive"
     timeout_ms: int = Field(default=2000, ge=10, le=60000)
-    mode: Literal["steady", "saturation"] = "steady"
+    mode: Mode = "steady"
     connections_open: int = Field(default=8, ge=1, le=256, description="at saturation: requests under way at any time")
 
 

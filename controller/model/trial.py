@@ -8,7 +8,8 @@ from pydantic import Field
 
 from controller.model.blocks import Block
 from controller.model.calibration import Calibration
-from controller.model.experiment import Design, Experiment, Frozen, Metric, Source, Timing, Variant
+from controller.model.experiment import Design, Experiment, Frozen, Source, Timing, Variant
+from controller.model.metrics import Metric
 
 # What one stretch of probing does: a trial in its design, or a soak of the variant alone.
 ProbeDesign = Literal["duet", "switchback", "fleet", "soak"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import get_args
 
+from controller.judge.gain import figure
 from controller.model.blocks import Block
 from controller.model.experiment import Guardrails
+from controller.model.metrics import GUARDRAILS, Limit, MetricSpec, Unit
 from controller.model.trial import Pair
-
-Figure = Callable[[Block], float | None]
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,21 @@ def guardrail_rows(guardrails: Guardrails, pairs: Sequence[Pair]) -> list[Guardr
     if not pairs:
         return []
     controls, variants = [pair.control for pair in pairs], [pair.variant for pair in pairs]
-    ratios: list[tuple[str, Figure, Callable[[float], str], float]] = [
-        ("slowest requests (p99)", lambda block: block.p99_us, _milliseconds, guardrails.p99_ratio),
-        ("nginx memory", lambda block: block.metrics.rss_bytes, _mebibytes, guardrails.memory_ratio),
-        ("open files", lambda block: block.metrics.open_files, _number, guardrails.open_files_ratio),
-        ("CPU per request", lambda block: block.metrics.cpu_us_per_request, _microseconds, guardrails.cpu_ratio),
-    ]
     rows = [
         GuardrailRow(
             "failed requests", _failed(controls), _failed(variants), "", f"at most {guardrails.error_rate:.2%}"
         )
     ]
-    for name, figure, words, limit in ratios:
-        control, variant = _median(figure, controls), _median(figure, variants)
+    for limit in get_args(Limit):
+        metric, guardrail = GUARDRAILS[limit]
+        control, variant = _median(metric, controls), _median(metric, variants)
         rows.append(
             GuardrailRow(
-                name=name,
-                control="not told" if control is None else words(control),
-                variant="not told" if variant is None else words(variant),
+                name=guardrail.row,
+                control="not told" if control is None else _told(control, metric.unit),
+                variant="not told" if variant is None else _told(variant, metric.unit),
                 ratio=f"{variant / control:.2f}x" if control and variant is not None else "",
-                limit=f"at most {limit:g}x",
+                limit=f"at most {getattr(guardrails, limit):g}x",
             )
         )
     if guardrails.same_body:
@@ -65,8 +61,8 @@ def _failed(blocks: Sequence[Block]) -> str:
     return f"{errors} of {requests}{share}"
 
 
-def _median(figure: Figure, blocks: Sequence[Block]) -> float | None:
-    told = [value for value in map(figure, blocks) if value is not None]
+def _median(metric: MetricSpec, blocks: Sequence[Block]) -> float | None:
+    told = [value for block in blocks if (value := figure(block, metric)) is not None]
     return median(told) if told else None
 
 
@@ -74,17 +70,16 @@ def _same_bodies(pair: Pair) -> bool:
     return pair.control.bodies == pair.variant.bodies
 
 
-def _milliseconds(microseconds: float) -> str:
-    return f"{microseconds / 1000:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1000:.0f} ms"
-
-
-def _microseconds(value: float) -> str:
-    return f"{value:.0f} µs"
-
-
-def _mebibytes(value: float) -> str:
-    return f"{value / 2**20:.1f} MiB"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}"
+def _told(value: float, unit: Unit) -> str:
+    """Of microseconds or bytes in the metric's unit."""
+    match unit:
+        case "ms":
+            return f"{value / 1000:.3g} ms" if value < 1e6 else f"{value / 1000:.0f} ms"
+        case "us":
+            return f"{value:.0f} µs"
+        case "MiB":
+            return f"{value / 2**20:.1f} MiB"
+        case "files":
+            return f"{value:.0f}"
+        case "requests/s":
+            return f"{value:.0f} requests/s"

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.judge.gain import MORE_IS_BETTER
-from controller.model.experiment import AnyObjective, GoalsObjective, Metric, Objective
+from controller.model.experiment import AnyObjective, GoalsObjective, Objective
+from controller.model.metrics import METRICS, Metric
 from controller.model.run import ParetoSet
 from controller.model.trial import GoalEffect, Standing
 from controller.report.words import effect_words, more_per_second, percent
-
-METRIC_WORDS: dict[Metric, str] = {
-    "p50": "p50 latency",
-    "p90": "p90 latency",
-    "p95": "p95 latency",
-    "p99": "p99 latency",
-    "mean": "mean latency",
-    "mean_p50": "mean of the requests' p50 latency",
-    "cpu_per_request": "CPU time per request",
-    "memory": "nginx memory",
-    "throughput": "requests a second at saturation",
-}
 
 STANDING_WORDS: dict[Standing, str] = {
     "": "",
@@ -35,15 +23,15 @@ def measure_words(objective: AnyObjective) -> str:
     """What effects are told of: `p50 latency`, `the weighted mean of p50 latency (2) and nginx memory (1)`."""
     if isinstance(objective, GoalsObjective):
         join = ", then " if objective.combine == "lexicographic" else ", "
-        return join.join(METRIC_WORDS[goal.metric] for goal in objective.goals)
+        return join.join(METRICS[goal.metric].words for goal in objective.goals)
     weights = objective.weights
     if len(weights) == 1:
-        return METRIC_WORDS[next(iter(weights))]
+        return METRICS[next(iter(weights))].words
     return "the weighted mean of " + _listed([f"{_weighed(metric)} ({weights[metric]:g})" for metric in weights])
 
 
 def _weighed(metric: Metric) -> str:
-    return "time a request at saturation" if metric == "throughput" else METRIC_WORDS[metric]
+    return METRICS[metric].cost or METRICS[metric].words
 
 
 def objective_words(objective: AnyObjective) -> str:
@@ -63,11 +51,11 @@ def objective_words(objective: AnyObjective) -> str:
 
 
 def _wanted(metric: Metric) -> str:
-    return f"{'more' if metric in MORE_IS_BETTER else 'less'} {METRIC_WORDS[metric]}"
+    return f"{'more' if METRICS[metric].more_is_better else 'less'} {METRICS[metric].words}"
 
 
 def _percent(metric: Metric, minimum_effect: float) -> str:
-    return percent(more_per_second(minimum_effect) if metric in MORE_IS_BETTER else minimum_effect)
+    return percent(more_per_second(minimum_effect) if METRICS[metric].more_is_better else minimum_effect)
 
 
 def goal_words(goals: Sequence[GoalEffect]) -> list[str]:

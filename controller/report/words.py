@@ -9,6 +9,7 @@ from controller.model.calibration import Calibration
 from controller.model.commit import Commit
 from controller.model.errors import printable
 from controller.model.experiment import Guardrails
+from controller.model.metrics import GUARDRAILS, METRICS
 from controller.model.trial import Effect, ReasonCode, SoakCheck, TrialResult
 
 STATUS_WORDS: dict[str, str] = {
@@ -32,10 +33,7 @@ _SENTENCES: dict[str, str] = {
     "no-difference": "it renders to the configuration that is live already, so there is nothing to measure",
     "sockets-differ": "its sockets differ from the baseline's, and its design would open and close them under users",
     "guardrail-errors": "too many of its requests failed",
-    "guardrail-p99": "its slowest requests (p99) took far longer than the control's",
-    "guardrail-memory": "nginx took far more memory than with the control",
-    "guardrail-open-files": "nginx held far more open files than with the control",
-    "guardrail-cpu": "nginx spent far more CPU time on a request than with the control",
+    **{guardrail.reason: guardrail.sentence for _, guardrail in GUARDRAILS.values()},
     "guardrail-body": "it answered with other content than the control",
     "guardrail-missing-data": "data is missing, and no data never counts as a pass",
     "guardrail-sample-ratio": "one arm got more of the live requests than chance explains, so they cannot be compared",
@@ -49,14 +47,6 @@ _SENTENCES: dict[str, str] = {
     "host-failed": "a host failed while it was measured",
     "commit-failed": "it is proven better, but could not be committed on every host",
     "interrupted": "the operator stopped the run",
-}
-# The same with the experiment's limit, where it is known.
-_WITH_LIMIT: dict[str, str] = {
-    "guardrail-errors": "more than {error_rate} of its requests failed",
-    "guardrail-p99": "its slowest requests (p99) took more than {p99_ratio} the control's",
-    "guardrail-memory": "nginx took more than {memory_ratio} the control's memory",
-    "guardrail-open-files": "nginx held more than {open_files_ratio} the control's open files",
-    "guardrail-cpu": "nginx spent more than {cpu_ratio} the control's CPU time on a request",
 }
 # What a note adds that the sentence cannot know: nginx's own message, the host, the figures that broke a limit.
 _NOTE_TELLS_MORE = {
@@ -86,7 +76,8 @@ def effect_words(effect: Effect | None, objective: str) -> str:
     if effect is None:
         return f"{_metric(objective)} not measured"
     lower, middle, upper = effect.low, effect.estimate, effect.high
-    if objective == "throughput":
+    metric = METRICS.get(objective)
+    if metric is not None and metric.more_is_better:
         lower, middle, upper = (-more_per_second(end) for end in (upper, middle, lower))
     sign = 1 if middle >= 0 else -1
     ends = sorted((sign * lower, sign * upper))
@@ -192,8 +183,8 @@ def reason_words(result: TrialResult, guardrails: Guardrails | None = None) -> s
 def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None = None) -> str:
     """`reason_words` for a code and its note."""
     text = _SENTENCES[reason]
-    if guardrails is not None and reason in _WITH_LIMIT:
-        text = _WITH_LIMIT[reason].format_map(_limits(guardrails))
+    if guardrails is not None:
+        text = _with_limits(guardrails).get(reason, text)
     first = printable(note.strip().splitlines()[0].strip()) if note.strip() else ""
     if first and (reason in _NOTE_TELLS_MORE or reason.startswith(("guardrail-", "soak-"))):
         text += ": " + (first if len(first) <= NOTE_LENGTH else first[: NOTE_LENGTH - 3] + "...")
@@ -201,12 +192,18 @@ def sentence(reason: ReasonCode, note: str = "", guardrails: Guardrails | None =
 
 
 def _metric(objective: str) -> str:
-    return {"cpu_per_request": "CPU per request", "weighted": "weighted mean"}.get(objective, objective)
+    if objective in METRICS:
+        return METRICS[objective].short
+    return "weighted mean" if objective == "weighted" else objective
 
 
-def _limits(guardrails: Guardrails) -> dict[str, str]:
-    names = ("p99_ratio", "memory_ratio", "open_files_ratio", "cpu_ratio")
-    return {name: _times(getattr(guardrails, name)) for name in names} | {"error_rate": percent(guardrails.error_rate)}
+def _with_limits(guardrails: Guardrails) -> dict[str, str]:
+    """The sentences that name the experiment's limit."""
+    ratios = {
+        guardrail.reason: guardrail.with_limit.format(_times(getattr(guardrails, limit)))
+        for limit, (_, guardrail) in GUARDRAILS.items()
+    }
+    return {"guardrail-errors": f"more than {percent(guardrails.error_rate)} of its requests failed"} | ratios
 
 
 def _times(ratio: float) -> str:

@@ -9,11 +9,10 @@ from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
 from controller.model.errors import BadInput
 from controller.model.experiment import CHANGES_SOCKETS, Choice, Experiment, GoalsObjective, NumberRange
+from controller.model.metrics import METRICS
 from controller.model.project import Project
 
 META = "meta.json"
-AT_SATURATION = frozenset({"throughput", "memory", "cpu_per_request"})
-ONLY_AT_SATURATION = frozenset({"throughput"})
 # What the probe says itself, about the connection and the body's length.
 OWN_HEADERS = {"connection", "content-length", "transfer-encoding", "upgrade", "expect"}
 
@@ -236,22 +235,19 @@ def _check_metrics(document: Document, experiment: Experiment) -> None:
             where=document.where(("workload", "mode")),
             next_step='leave `"source": "live"` or `"mode": "saturation"` out',
         )
-    metrics = list(experiment.objective.weights)
-    if experiment.source == "live" and "mean_p50" in metrics:
-        raise BadInput(
-            "mean_p50 asks for the requests of a workload, which live traffic has not",
-            where=document.where(("objective",)),
-            next_step="ask for mean or p90: live traffic is compared class by class of its paths anyway",
-        )
-    if experiment.workload.mode == "steady":
-        wrong = [metric for metric in metrics if metric in ONLY_AT_SATURATION]
-        step = '`"mode": "saturation"` in `workload`'
-    else:
-        wrong = [metric for metric in metrics if metric not in AT_SATURATION]
-        step = f"at saturation use {', '.join(sorted(AT_SATURATION))}"
-    if wrong:
-        raise BadInput(
-            f"{wrong[0]} cannot be judged with the workload's mode `{experiment.workload.mode}`",
-            where=document.where(("objective",)) if "objective" in document.value else document.where(("workload",)),
-            next_step=step,
-        )
+    mode = experiment.workload.mode
+    for metric in experiment.objective.weights:
+        spec = METRICS[metric]
+        if experiment.source == "live" and spec.not_live:
+            raise BadInput(
+                f"{metric} {spec.not_live}",
+                where=document.where(("objective",)),
+                next_step="ask for mean or p90: live traffic is compared class by class of its paths anyway",
+            )
+        if mode not in spec.modes:
+            fit = ", ".join(sorted(name for name, each in METRICS.items() if mode in each.modes))
+            raise BadInput(
+                f"{metric} cannot be judged with the workload's mode `{mode}`",
+                where=document.where(("objective",) if "objective" in document.value else ("workload",)),
+                next_step='`"mode": "saturation"` in `workload`' if mode == "steady" else f"at saturation use {fit}",
+            )

@@ -19,10 +19,10 @@ from controller.model.experiment import (
     AnyObjective,
     Experiment,
     GoalsObjective,
-    Metric,
     Objective,
     WeightedObjective,
 )
+from controller.model.metrics import METRICS, Metric
 from controller.model.trial import (
     Judgement,
     LiveCheck,
@@ -94,7 +94,7 @@ def live_objective(objective: AnyObjective) -> AnyObjective:
 
 
 def _at_rate(metric: Metric) -> Metric:
-    return "p50" if metric == "throughput" else metric
+    return METRICS[metric].at_rate or metric
 
 
 def soak_plan(trial: TrialPlan) -> TrialPlan:

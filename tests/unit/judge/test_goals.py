@@ -12,7 +12,8 @@ from judge_trials import pair, plan
 from controller.judge.decision import Outcome, Rule
 from controller.judge.goals import GoalsDecision
 from controller.judge.verdict import Judge
-from controller.model.experiment import GoalsObjective, Metric
+from controller.model.experiment import GoalsObjective
+from controller.model.metrics import Metric
 from controller.model.trial import Pair
 
 METRICS: list[Metric] = ["p50", "memory", "cpu_per_request"]
