@@ -28,11 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.audit import AuditLog
-    from controller.adapters.store import Store, database_url
-    from controller.cli.run_setup import find_project
+    from controller.cli.run_setup import find_project, open_store
 
     project = find_project(args)
-    log = AuditLog(project, Store(database_url(project)))
+    log = AuditLog(project, open_store(project))
     return _verify(log, args.output) if args.what == "verify" else _show(log, args.output)
 
 

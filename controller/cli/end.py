@@ -25,13 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.hosts_file import names_hosts
-    from controller.adapters.store import Store, database_url
     from controller.cli.optimize import show_result
     from controller.cli.progress import ProgressDisplay
-    from controller.cli.run_setup import find_project, open_context, unfinished_rows
+    from controller.cli.run_setup import find_project, open_context, open_store, unfinished_rows
     from controller.model.errors import BadInput
 
-    display, store = ProgressDisplay(), Store(database_url(find_project(args)))
+    display, store = ProgressDisplay(), open_store(find_project(args))
     ((run_id, args.fleet, _),) = unfinished_rows(store, args.run)
     try:
         context = open_context(args, display)

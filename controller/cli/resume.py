@@ -16,16 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.store import Store, database_url
     from controller.cli.optimize import exit_code, show_result
     from controller.cli.progress import ProgressDisplay
     from controller.cli.request import read_request
-    from controller.cli.run_setup import find_project, open_context, unfinished_rows
+    from controller.cli.run_setup import find_project, open_context, open_store, unfinished_rows
     from controller.cli.running import carry_out
     from controller.model.errors import BadInput, Interrupted
 
     project = find_project(args)
-    chosen = unfinished_rows(Store(database_url(project)), args.run)
+    chosen = unfinished_rows(open_store(project), args.run)
     if not chosen:
         print("nothing is unfinished", file=sys.stderr)
         return 0

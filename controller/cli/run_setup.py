@@ -51,6 +51,16 @@ def find_project(args: argparse.Namespace) -> Project:
         ) from None
 
 
+def open_store(project: Project) -> Store:
+    """The project's database; says so when that has upgraded it. Raises BadInput."""
+    from controller.adapters.store import Store, database_url
+
+    store = Store(database_url(project))
+    if store.upgraded:
+        print(f"controller: {store.upgraded}", file=sys.stderr)
+    return store
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -63,13 +73,12 @@ def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
     """Everything a workflow needs from outside. Raises BadInput."""
     from controller.adapters.audit import AuditLog
     from controller.adapters.files.fleet import load_fleet
-    from controller.adapters.store import Store, database_url
     from controller.workflow.context import RunContext
     from controller.workflow.fleet.claims import Claims
 
     project = find_project(args)
     fleet = load_fleet(project, args.fleet)
-    store = Store(database_url(project))
+    store = open_store(project)
     return RunContext(
         project=project,
         fleet=fleet,
@@ -143,9 +152,9 @@ def holding_servers(
 
     `run_id`: the run that it is held for; None: for a work of its own, named after `what` is done.
     """
-    from controller.adapters.store import FleetHold, Store, database_url
+    from controller.adapters.store import FleetHold
 
-    store, name = Store(database_url(project)), run_id or work_id(what)
+    store, name = open_store(project), run_id or work_id(what)
     hold = FleetHold(project, store, fleet, run_id=name, since=_now(), lost=tell, tell=tell, by_force=by_force)
     with sigterm_as_ctrl_c(), hold:
         yield hold

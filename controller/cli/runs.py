@@ -13,12 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.store import Store, database_url
-    from controller.cli.run_setup import find_project
+    from controller.cli.run_setup import find_project, open_store
     from controller.workflow.run.unfinished import unfinished_runs
 
     project = find_project(args)
-    runs = unfinished_runs(project, Store(database_url(project)))
+    runs = unfinished_runs(project, open_store(project))
     if args.output == "json":
         print(json.dumps(runs))
         return 0

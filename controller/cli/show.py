@@ -48,11 +48,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _commits(project: Project, run_id: str) -> list[Commit]:
     """What the run has begun to commit, as it stands now; the run can be read without."""
-    from controller.adapters.store import Store, commits_of, database_url
+    from controller.adapters.store import commits_of
+    from controller.cli.run_setup import open_store
     from controller.model.errors import RatchetError
 
     try:
-        return commits_of(Store(database_url(project)), run_id)
+        return commits_of(open_store(project), run_id)
     except RatchetError as error:
         print(f"what became of its commits is not known: {error}", file=sys.stderr)
         return []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from controller.adapters.store.database import Store, commits
+from controller.adapters.store.database import Store
+from controller.adapters.store.tables import commits
 from controller.model.commit import ENDED, Commit
 from controller.model.errors import FleetLocked
 

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from controller.adapters.files.private_state import state_folder
 from controller.adapters.patience import spread
 from controller.adapters.secrets import DATABASE, masked, read_secret
-from controller.adapters.store import postgresql
+from controller.adapters.store import postgresql, schema
+from controller.adapters.store.tables import audit_heads, baselines, commits, quarantine, runs
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 
@@ -24,80 +25,6 @@ SQLITE_WAIT_SECONDS = 20
 BACKOFF_SECONDS = (0.2, 1.0, 3.0)
 # The day of 1970-01-01 as SQLite counts days.
 UNIX_EPOCH_DAY = 2440587.5
-
-metadata = sa.MetaData()
-
-runs = sa.Table(
-    "ratchet_runs",
-    metadata,
-    sa.Column("run_id", sa.String(64), primary_key=True),
-    sa.Column("fleet", sa.String(64), nullable=False, index=True),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("started_at", sa.String(40), nullable=False),
-    sa.Column("result", sa.Text, nullable=False),
-)
-
-baselines = sa.Table(
-    "ratchet_baselines",
-    metadata,
-    sa.Column("fleet", sa.String(64), primary_key=True),
-    sa.Column("host", sa.String(253), primary_key=True),
-    sa.Column("configuration", sa.String(16), nullable=False),
-    sa.Column("run_id", sa.String(64), nullable=False),
-    sa.Column("recorded_at", sa.String(40), nullable=False),
-)
-
-# Who has a fleet, between machines (holding.py). `expires` is seconds of the database's clock.
-holders = sa.Table(
-    "ratchet_fleet_holders",
-    metadata,
-    sa.Column("fleet", sa.String(64), primary_key=True),
-    sa.Column("name", sa.String(160), nullable=False),
-    sa.Column("run_id", sa.String(64), nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("user", sa.String(64), nullable=False),
-    sa.Column("machine", sa.String(255), nullable=False),
-    sa.Column("since", sa.String(40), nullable=False),
-    sa.Column("expires", sa.Float(53), nullable=False),
-)
-
-# How often each fleet was taken: tells a process from the one that carried the same run before. Never starts anew.
-generations = sa.Table(
-    "ratchet_generations",
-    metadata,
-    sa.Column("fleet", sa.String(64), primary_key=True),
-    sa.Column("generation", sa.Integer, nullable=False),
-)
-
-# Changes of baselines (commits.py); `document` is the JSON of Commit.
-commits = sa.Table(
-    "ratchet_commits",
-    metadata,
-    sa.Column("commit_id", sa.String(80), primary_key=True),
-    sa.Column("fleet", sa.String(64), nullable=False, index=True),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("started_at", sa.String(40), nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),
-)
-
-quarantine = sa.Table(
-    "ratchet_quarantine",
-    metadata,
-    sa.Column("fleet", sa.String(64), primary_key=True),
-    sa.Column("host", sa.String(253), primary_key=True),
-    sa.Column("why", sa.Text, nullable=False),
-    sa.Column("run_id", sa.String(64), nullable=False),
-    sa.Column("since", sa.String(40), nullable=False),
-)
-
-audit_heads = sa.Table(
-    "ratchet_audit_heads",
-    metadata,
-    sa.Column("log", sa.String(16), primary_key=True),
-    sa.Column("entries", sa.String(20), nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-)
 
 
 def database_url(project: Project) -> str:
@@ -144,26 +71,16 @@ class Store:
         self._hidden = _passwords(url)
         try:
             self._engine = _engine(sa.make_url(url))
-            self._create_tables()
+            self.upgraded = schema.upgrade(self._engine, _shown(url))
+            """A sentence for the operator, where opening it has brought an older database up to date."""
+        except schema.NotUpgradedError as error:
+            raise self._not_opened(f"{error}: {self._told(error.cause)}", url) from None
         except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:
-            raise BadInput(
-                f"the database cannot be opened: {self._told(error)}",
-                where=_shown(url),
-                next_step=f"check {DATABASE}, or that .ratchet/ is writable and its disk is not full",
-            ) from None
+            raise self._not_opened(f"the database cannot be opened: {self._told(error)}", url) from None
 
-    def _create_tables(self) -> None:
-        try:
-            metadata.create_all(self._engine)
-        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
-            # Two controllers that start on an empty database at once: the other one has created them meanwhile.
-            time.sleep(next(spread([0.5])))
-            metadata.create_all(self._engine)
-        # Of a database from before commits were fenced.
-        if all(column["name"] != "generation" for column in sa.inspect(self._engine).get_columns(commits.name)):
-            with self._engine.begin() as connection:
-                added = f"ALTER TABLE {commits.name} ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"
-                connection.execute(sa.text(added))
+    def _not_opened(self, what: str, url: str) -> BadInput:
+        next_step = f"check {DATABASE}, or that .ratchet/ is writable and its disk is not full"
+        return BadInput(what, where=_shown(url), next_step=next_step)
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:

@@ -13,8 +13,9 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from controller.adapters.store.database import Store, generations, holders
+from controller.adapters.store.database import Store
 from controller.adapters.store.lock import FleetLock, Holder
+from controller.adapters.store.tables import generations, holders
 from controller.model.errors import FleetLocked, RatchetError
 from controller.model.project import Project
 
