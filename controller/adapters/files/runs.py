@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,6 +73,19 @@ def recorded_trials(project: Project, plan: RunPlan, numbers: list[int]) -> list
         if recorded is not None:
             found[number] = recorded
     return [found[number] for number in sorted(found)]
+
+
+def trial_times(project: Project, run_id: str) -> dict[int, tuple[str, str]]:
+    """Trial -> when its probing began and when it was last told of, by the run's log; empty where that is gone."""
+    found: dict[int, tuple[str, str]] = {}
+    with contextlib.suppress(OSError), (project.runs / run_id / "log.jsonl").open("rb") as log:
+        for line in log:
+            # A line may be broken off: the controller died, or the disk was full.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                event = json.loads(line)
+                told = event["plan"]["number"] if "plan" in event else event.get("trial") or event["result"]["trial"]
+                found[told] = (found.get(told, (event["at"], ""))[0], event["at"])
+    return found
 
 
 def resolve(project: Project, reference: str) -> str:

@@ -4,11 +4,19 @@ from controller.adapters.store.commits import commits_of, forget_open_commits, o
 from controller.adapters.store.database import Store, database_url
 from controller.adapters.store.holding import FleetHold, held_row
 from controller.adapters.store.lock import FleetLock, Holder
+from controller.adapters.store.runs import (
+    RecordedTrial,
+    recent_results,
+    record_plan,
+    record_result,
+    trials_on_record,
+)
 
 __all__ = [
     "FleetHold",
     "FleetLock",
     "Holder",
+    "RecordedTrial",
     "Store",
     "commits_of",
     "database_url",
@@ -16,5 +24,9 @@ __all__ = [
     "held_row",
     "open_commits",
     "read_commit",
+    "recent_results",
     "record_commit",
+    "record_plan",
+    "record_result",
+    "trials_on_record",
 ]

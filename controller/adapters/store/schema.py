@@ -6,12 +6,14 @@ are now, so each step looks whether it has anything left to do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import sqlalchemy as sa
 
 from controller import __version__
-from controller.adapters.store.tables import commits, metadata, runs, schema
+from controller.adapters.store.tables import commits, metadata, runs, schema, trials
+from controller.adapters.store.trial_rows import trial_rows
 from controller.model.errors import BadInput
 
 # Any number that no other program takes for a lock of its own.
@@ -23,8 +25,22 @@ def fence_commits(connection: sa.Connection) -> None:
     _add_column(connection, commits.c.generation, "INTEGER NOT NULL DEFAULT 0")
 
 
+def tell_trials(connection: sa.Connection) -> None:
+    """Version 2: runs keep their plan, and a row for each trial."""
+    _add_column(connection, runs.c.plan, "TEXT NOT NULL DEFAULT '{}'")
+    recorded = connection.execute(sa.select(runs.c.run_id, runs.c.fleet, runs.c.result)).all()
+    for run_id, fleet, result in recorded:
+        try:
+            rows = trial_rows(run_id, fleet, json.loads(result))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue  # a damaged document stays what it is
+        connection.execute(sa.delete(trials).where(trials.c.run_id == run_id))
+        if rows:
+            connection.execute(sa.insert(trials), rows)
+
+
 # Step n leads to version n.
-STEPS: tuple[Callable[[sa.Connection], None], ...] = (fence_commits,)
+STEPS: tuple[Callable[[sa.Connection], None], ...] = (fence_commits, tell_trials)
 
 
 class NotUpgradedError(Exception):
@@ -90,7 +106,7 @@ def _take_turn(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _add_column(connection: sa.Connection, column: sa.Column[int], kind: str) -> None:
+def _add_column(connection: sa.Connection, column: sa.Column[int] | sa.Column[str], kind: str) -> None:
     table = column.table.name
     if all(known["name"] != column.name for known in sa.inspect(connection).get_columns(table)):
         connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}"))

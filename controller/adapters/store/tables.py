@@ -14,7 +14,7 @@ schema = sa.Table(
     sa.Column("written_by", sa.String(64), nullable=False),
 )
 
-# `result` is the JSON of RunResult; `{}` until there is one.
+# `result` and `plan` are the JSON of RunResult and RunPlan; `{}` until there is one.
 runs = sa.Table(
     "ratchet_runs",
     metadata,
@@ -23,6 +23,28 @@ runs = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("started_at", sa.String(40), nullable=False),
     sa.Column("result", sa.Text, nullable=False),
+    sa.Column("plan", sa.Text, nullable=False, server_default="{}"),
+)
+
+# The trials of ended runs (runs.py); `hosts` is a JSON list. When trials of version 1 began and ended is not known.
+trials = sa.Table(
+    "ratchet_trials",
+    metadata,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fleet", sa.String(64), nullable=False, index=True),
+    sa.Column("experiment", sa.Text, nullable=False),
+    sa.Column("variant", sa.Text, nullable=False),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(32), nullable=False),
+    sa.Column("objective", sa.Text, nullable=False),
+    sa.Column("effect_low", sa.Float(53)),
+    sa.Column("effect", sa.Float(53)),
+    sa.Column("effect_high", sa.Float(53)),
+    sa.Column("pairs", sa.Integer, nullable=False),
+    sa.Column("hosts", sa.Text, nullable=False),
+    sa.Column("started_at", sa.String(40)),
+    sa.Column("ended_at", sa.String(40)),
 )
 
 baselines = sa.Table(

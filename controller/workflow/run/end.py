@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.documents import is_there
 from controller.adapters.files.hosts_file import read_hosts
-from controller.adapters.store import Store, commits_of, forget_open_commits
+from controller.adapters.files.runs import trial_times
+from controller.adapters.store import Store, commits_of, forget_open_commits, record_result
 from controller.model.errors import FleetLocked, HostFailed, RatchetError
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult, RunStatus
@@ -91,9 +92,7 @@ def end_without_fleet(
     if not may_have_hosts:
         forget_open_commits(store, fleet)
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
-    store.record_run(
-        run_id=run_id, fleet=fleet, status=result.status, started_at=started_at, result=result.model_dump_json()
-    )
+    record_result(store, result, trial_times(project, run_id))
     return result
 
 

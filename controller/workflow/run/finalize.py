@@ -13,8 +13,9 @@ from jinja2 import TemplateError
 from controller.adapters.ansible import run_playbook
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept
-from controller.adapters.files.runs import list_runs, recorded_trials
+from controller.adapters.files.runs import recorded_trials, trial_times
 from controller.adapters.notify import alert
+from controller.adapters.store import recent_results, record_result
 from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.events import Notice, StepStarted
 from controller.model.run import RunPlan, RunResult
@@ -63,16 +64,10 @@ def _seal(context: RunContext, result: RunResult, left: dict[str, str], kept: st
     _write_report(context, result)
     if result.status != "taken-over":
         # Else the hosts are another run's, which may be measuring.
-        refresh_dashboards(context, result.baseline_before | left)
+        refresh_dashboards(context, result, result.baseline_before | left)
     tell(context, result)
     # Last: until then a controller that is killed leaves an unfinished run, whose resumption seals it again.
-    context.store.record_run(
-        run_id=result.run_id,
-        fleet=result.fleet,
-        status=result.status,
-        started_at=result.started_at,
-        result=result.model_dump_json(),
-    )
+    record_result(context.store, result, trial_times(context.project, result.run_id))
     return result
 
 
@@ -124,15 +119,16 @@ def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]
     return found
 
 
-def refresh_dashboards(context: RunContext, configurations: dict[str, str]) -> None:
-    """Regenerate every host's dashboard through its role; failures are notices."""
+def refresh_dashboards(context: RunContext, result: RunResult, configurations: dict[str, str]) -> None:
+    """Regenerate every host's dashboard through its role, with this run and those before; failures are notices."""
     context.observer(StepStarted(text="refreshing the dashboards"))
-    recent = [run for _, run in list_runs(context.project) if run is not None and run.fleet == context.fleet.name]
     try:
+        earlier = recent_results(context.store, context.fleet.name, RUNS_ON_DASHBOARD)
         kept = read_kept(context.project, context.fleet.name)
-    except BadInput as error:
+    except (BadInput, HostFailed) as error:
         context.observer(Notice(level="warning", text=f"dashboards not refreshed: {error}"))
         return
+    recent = [result, *(run for run in earlier if run.run_id != result.run_id)]
     states = {
         host: dashboard_state(
             fleet=context.fleet.name,
@@ -145,14 +141,14 @@ def refresh_dashboards(context: RunContext, configurations: dict[str, str]) -> N
         for host, configuration in configurations.items()
     }
     try:
-        result = run_playbook(
+        played = run_playbook(
             context.project,
             context.fleet.name,
             "dashboard.yml",
             limit=sorted(configurations),
             extra_vars={"dashboard_states": states},
         )
-        for host, message in result.failures().items():
+        for host, message in played.failures().items():
             context.observer(Notice(level="warning", host=host, text=f"dashboard not refreshed: {message}"))
     except RatchetError as error:
         context.observer(Notice(level="warning", text=f"dashboards not refreshed: {error.what}"))

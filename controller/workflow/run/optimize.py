@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import check_kept, read_kept_text
 from controller.adapters.patience import tries
-from controller.adapters.store import commits_of, read_commit
+from controller.adapters.store import commits_of, read_commit, record_plan
 from controller.judge.pareto import pareto_sets
 from controller.model.commit import Commit
 from controller.model.errors import (
@@ -258,6 +258,7 @@ class Optimize(DBOSConfiguredInstance):
         write_atomically(folder / "plan.json", plan.model_dump_json(indent=1) + "\n")
         write_atomically(folder / "kept.before.yml", read_kept_text(context.project, context.fleet.name))
         write_atomically(folder / BEFORE_FILE, json.dumps(before))
+        record_plan(context.store, plan)
         if plan.strategy == "bayes":
             what = f"a search of {sum(len(each.ranges) for each in experiments)} parameters"
         context.observer(StepStarted(text=f"plan recorded: {what} by {plan.strategy}, seed {plan.seed}"))
