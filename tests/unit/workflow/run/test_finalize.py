@@ -11,11 +11,11 @@ import pytest
 from controller.adapters.ansible import PlaybookResult
 from controller.adapters.store import record_result, trials_on_record
 from controller.model.run import RunResult
-from controller.workflow import sealing
-from tests.unit.workflow.commit_world import BEFORE, NAMES, World
+from controller.workflow.run import finalize
+from tests.unit.workflow.fleet.commit_world import BEFORE, NAMES, World
 
 RUN = "r-20261201-121647-001d"
-RECORDED = Path(__file__).parents[2] / "fixtures" / "runs" / RUN
+RECORDED = Path(__file__).parents[3] / "fixtures" / "runs" / RUN
 
 
 class Sealing(World):
@@ -24,9 +24,9 @@ class Sealing(World):
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(root, monkeypatch)
         self.shown: dict[str, list[str]] = {}
-        monkeypatch.setattr(sealing, "read_status", self.status)
-        monkeypatch.setattr(sealing, "on_each_host", self.one_after_another)
-        monkeypatch.setattr(sealing, "run_playbook", self.play)
+        monkeypatch.setattr(finalize, "read_status", self.status)
+        monkeypatch.setattr(finalize, "on_each_host", self.one_after_another)
+        monkeypatch.setattr(finalize, "run_playbook", self.play)
 
     def play(self, *_: object, extra_vars: dict[str, Any], **__: object) -> PlaybookResult:
         for host, state in extra_vars["dashboard_states"].items():
@@ -45,7 +45,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sealing:
 
 def seal(world: Sealing, result: RunResult) -> RunResult:
     outcome = {"result": result.model_dump(mode="json"), "left": dict.fromkeys(NAMES, BEFORE), "kept": ""}
-    return sealing.seal(world.context, outcome)
+    return finalize.seal(world.context, outcome)
 
 
 def test_a_sealed_run_s_trials_are_on_record_with_their_times(world: Sealing) -> None:
@@ -64,7 +64,7 @@ def test_a_sealed_run_s_trials_are_on_record_with_their_times(world: Sealing) ->
 def test_dashboards_tell_the_run_once_and_the_newest_of_its_fleet_before_it(
     world: Sealing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sealing, "RUNS_ON_DASHBOARD", 3)
+    monkeypatch.setattr(finalize, "RUNS_ON_DASHBOARD", 3)
     for day, fleet in ((1, "web"), (2, "web"), (3, "lab"), (4, "web")):
         earlier = world.ended(run_id=f"r-2026110{day}-000000-0000", started_at=f"2026-11-0{day}T00:00:00Z", fleet=fleet)
         record_result(world.store, earlier)
