@@ -132,14 +132,14 @@ class ProgressDisplay:
                 completed=judgement.pairs if judging else None,
                 live=f"{live if judging else f'{what}: {live}'}  {left}",
             )
-        elif judgement.action in {"keep", "revert"}:
+        elif judgement.decided:
             self._say(f"  {what}: {live}, {judgement.action if event.phase == 'trial' else _ended(judgement)}")
         elif judgement.pairs % PLAIN_EVERY_PAIRS == 0:
             self._say(f"  {what}: {live}, {judgement.action}, {left}")
 
 
 def _ended(judgement: Judgement) -> str:
-    return "no harm" if judgement.action == "keep" else f"harm: {judgement.note}"
+    return f"harm: {judgement.note}" if judgement.action == "revert" else "no harm"
 
 
 # More than any trial's pairs: a finished bar is full.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from controller.judge.evidence import SignProcess, estimate, log_gain
 from controller.judge.gain import weighted
 from controller.model.metrics import Metric
-from controller.model.trial import ReasonCode, Standing, TrialPlan
+from controller.model.trial import Action, ReasonCode, Standing, TrialPlan
 
 # What one variant must prove even when it is the only one: at most one false KEEP in a hundred trials.
 LEAST_THRESHOLD = 100.0
@@ -72,7 +72,7 @@ class Rule:
 class Outcome:
     """What the gains so far say."""
 
-    action: Literal["continue", "confirm", "keep", "revert"]
+    action: Action
     reason: ReasonCode | None
     note: str
 

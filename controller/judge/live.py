@@ -15,7 +15,7 @@ MARGIN = 0.10
 
 
 class LiveDecision(Decision):
-    """Ends after the fewest valid pairs: kept unless the typical gain is a loss beyond the margin.
+    """Ends after the fewest valid pairs: no harm unless the typical gain is a loss beyond the margin.
 
     Such a loss may still be the noise of so few pairs: then all pairs that may be tried are, and all of them decide.
     """
@@ -48,7 +48,7 @@ class LiveDecision(Decision):
         if worse:
             note = f"{-typical:.1%} slower in {len(self.searched)} pairs (at most {MARGIN:.0%} may be noise)"
             return Outcome("revert", "worse-live", note)
-        return Outcome("keep", "proven-gain", f"no harm in {len(self.searched)} live pairs")
+        return Outcome("no-harm", None, f"no harm in {len(self.searched)} live pairs")
 
 
 class LiveJudge(Judge):

@@ -84,7 +84,7 @@ class SoakJudge:
             )
         if self.decided:
             note = f"healthy in {self._blocks} blocks"
-            return told.model_copy(update={"action": "keep", "reason": "proven-gain", "note": note})
+            return told.model_copy(update={"action": "healthy", "note": note})
         return told
 
 

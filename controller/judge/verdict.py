@@ -15,7 +15,7 @@ from controller.judge.traffic import TrafficWatch
 from controller.model.blocks import Arm
 from controller.model.experiment import GoalsObjective
 from controller.model.metrics import Metric
-from controller.model.trial import GoalEffect, Judgement, Pair, TrialPlan
+from controller.model.trial import UNDECIDED, GoalEffect, Judgement, Pair, TrialPlan
 
 
 class Judge:
@@ -38,7 +38,7 @@ class Judge:
 
     @property
     def decided(self) -> bool:
-        return self._outcome.action in {"keep", "revert"}
+        return self._outcome.action not in UNDECIDED
 
     def add(self, pair: Pair) -> Judgement:
         """Fold one more pair. Raises ValueError when the verdict is there already."""
@@ -113,7 +113,7 @@ class Judge:
             else:
                 breach = Breach("guardrail-missing-data", f"{where}: no {metric} in both arms")
         outcome = self._decision.fold(None if breach else told, spoilt=spoilt)
-        if not breach and (outcome.action == "keep" or (outcome.action == "confirm" and not before)):
+        if not breach and (outcome.action in {"keep", "no-harm"} or (outcome.action == "confirm" and not before)):
             breach = self._watch.before_keep(self._watched_fresh())
         return Outcome("revert", breach.reason, breach.note) if breach else outcome
 

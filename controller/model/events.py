@@ -34,7 +34,7 @@ class TrialStarted(Frozen):
 
 
 # What a pair is judged for: the verdict, no harm on the live instance, or health in the soak (there a pair is a block).
-Phase = Literal["trial", "live check", "soak"]
+PhaseName = Literal["trial", "live check", "soak", "stint", "calibration"]
 
 
 class PairJudged(Frozen):
@@ -42,7 +42,7 @@ class PairJudged(Frozen):
 
     event: Literal["pair"] = "pair"
     trial: int
-    phase: Phase = "trial"
+    phase: PhaseName = "trial"
     host: str
     number: int
     judgement: Judgement

@@ -143,10 +143,16 @@ class TrialPlan(Frozen):
     )
 
 
+# Of pairs: keep or revert, once there are enough, and fresh ones confirm it. The live check and the soak cannot find a
+# gain: what passes them does no harm, or is healthy.
+Action = Literal["continue", "confirm", "keep", "revert", "no-harm", "healthy"]
+UNDECIDED: frozenset[Action] = frozenset({"continue", "confirm"})
+
+
 class Judgement(Frozen):
     """What the judge says after each pair."""
 
-    action: Literal["continue", "confirm", "keep", "revert"]
+    action: Action
     reason: ReasonCode | None = None
     note: str = ""
     evidence: float
@@ -157,6 +163,10 @@ class Judgement(Frozen):
     confirmed_effect: Effect | None = None
     goals: list[GoalEffect] = []
     goal: str = Field(default="", description="the goal that evidence and effects are of; empty: there is one number")
+
+    @property
+    def decided(self) -> bool:
+        return self.action not in UNDECIDED
 
 
 class LiveCheck(Frozen):

@@ -27,6 +27,7 @@ from controller.workflow.fleet.hosts import on_each_host, read_status
 from controller.workflow.fleet.quarantine import tell_left_out
 from controller.workflow.trial import evidence
 from controller.workflow.trial.batch import read_stints
+from controller.workflow.trial.phases import trial_directory
 
 RUNS_ON_DASHBOARD = 10
 SEAL_AGAIN = "mend that, then: controller resume"
@@ -106,7 +107,7 @@ def judged_pairs(context: RunContext, result: RunResult) -> dict[int, list[Pair]
     """Trial number -> its judged pairs, for the trials whose evidence is whole."""
     found: dict[int, list[Pair]] = {}
     for trial in result.trials:
-        folder = evidence.trial_directory(context.run_directory(result.run_id), trial.trial)
+        folder = trial_directory(context.run_directory(result.run_id), trial.trial)
         try:
             plan = TrialPlan.model_validate_json((folder / "plan.json").read_text())
             if trial.stints:

@@ -49,7 +49,7 @@ from controller.workflow.run.plan import draw_plan
 from controller.workflow.search.race import Searched, Steps, run_race
 from controller.workflow.search.ranges import run_bayes
 from controller.workflow.trial.apply_verdict import commit_id, settle
-from controller.workflow.trial.batch import recorded_plan
+from controller.workflow.trial.phases import recorded_plan
 from controller.workflow.trial.results import json_document
 from controller.workflow.trial.run import run_trial, take_live
 

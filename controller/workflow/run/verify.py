@@ -14,10 +14,12 @@ from controller.model.errors import BadInput
 from controller.model.project import Project
 from controller.model.trial import Judgement, LiveCheck, Pair, SoakCheck, TrialPlan, TrialResult
 from controller.workflow.trial import evidence
-from controller.workflow.trial.batch import read_stints, stint_plan
+from controller.workflow.trial.batch import read_stints
 from controller.workflow.trial.calibrate import choose_again
-from controller.workflow.trial.go_live import live_plan, reference_pairs, soak_plan
+from controller.workflow.trial.go_live import reference_pairs
+from controller.workflow.trial.phases import LIVE_CHECK, SOAK, live_plan, soak_plan, stint_plan, trial_directory
 
+PASSED = {LIVE_CHECK.passed, SOAK.passed}
 # Verdicts that were not reached by judging pairs; there is nothing to recompute.
 WITHOUT_JUDGEMENT = {
     "rejected-by-nginx",
@@ -54,19 +56,19 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
     }
     if recorded.reason in WITHOUT_JUDGEMENT:
         return row | {"same": recorded.verdict == "REVERT", "note": "reached without judging pairs"}
-    trial_folder = evidence.trial_directory(folder, recorded.trial)
+    trial_folder = trial_directory(folder, recorded.trial)
     try:
         plan = TrialPlan.model_validate_json((trial_folder / "plan.json").read_text())
         again = _judge_again(plan, folder, recorded)
         # A search may have gone on without some of the hosts; what went live did so on those that were left.
         live = plan.model_copy(update={"hosts": recorded.hosts})
-        checks = [_judge_live_again(live, trial_folder, recorded), _judge_soak_again(live, folder, recorded)]
+        checks = [_judge_live_again(live, folder, recorded), _judge_soak_again(live, folder, recorded)]
         if plan.calibration is not None and choose_again(folder, plan.calibration) != plan.calibration:
             raise evidence.EvidenceInvalid("the calibration's evidence gives another choice than the recorded one")
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
         return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
     verdict, reason = "REVERT", again.reason or "undecided"
-    harm = next((check for check in checks if check is not None and check.action != "keep"), None)
+    harm = next((check for check in checks if check is not None and check.action not in PASSED), None)
     if again.action == "keep" and harm is None:
         verdict = "KEEP"
     elif again.action == "keep" and harm is not None and harm.reason is not None:
@@ -87,9 +89,7 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
 def _judge_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> Judgement:
     """The judgement from the CSVs, of one go or of all stints. Raises EvidenceInvalid, ValueError."""
     if not recorded.stints:
-        again, pairs = evidence.judge_again(
-            plan, evidence.trial_directory(folder, recorded.trial), recorded.sequence, None
-        )
+        again, pairs = evidence.judge_again(plan, trial_directory(folder, recorded.trial), recorded.sequence, None)
         _check_schedule(plan, pairs)
         return again
     measured = read_stints(folder, plan, recorded.stints)
@@ -120,7 +120,9 @@ def _judge_live_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> J
     if recorded.live is None or recorded.live.reason in WITHOUT_JUDGEMENT:
         return None
     check = live_plan(plan)
-    again, pairs = evidence.judge_again(check, folder / "live", recorded.live.sequence, None, judge=judge_live)
+    again, pairs = evidence.judge_again(
+        check, LIVE_CHECK.directory(folder, plan.number), recorded.live.sequence, None, judge=judge_live
+    )
     _check_schedule(check, pairs)
     return again
 
@@ -130,7 +132,7 @@ def _judge_soak_again(plan: TrialPlan, folder: Path, recorded: TrialResult) -> J
     if recorded.soak is None or recorded.soak.reason in WITHOUT_JUDGEMENT:
         return None
     check = soak_plan(plan)
-    blocks = evidence.read_blocks(check, evidence.soak_directory(folder, plan.number), recorded.soak.sequence, None)
+    blocks = evidence.read_blocks(check, SOAK.directory(folder, plan.number), recorded.soak.sequence, None)
     return judge_soak(check, reference_pairs(folder, plan, recorded), blocks)
 
 

@@ -25,8 +25,9 @@ from controller.workflow.context import RunContext
 from controller.workflow.fleet.quarantine import go_on_without, hosts_left
 from controller.workflow.trial import evidence
 from controller.workflow.trial.apply_verdict import settle
-from controller.workflow.trial.batch import Question, read_stints, recorded_plan, run_stint
+from controller.workflow.trial.batch import Question, read_stints, run_stint
 from controller.workflow.trial.go_live import go_live
+from controller.workflow.trial.phases import recorded_plan
 from controller.workflow.trial.results import json_document, trial_result
 
 # What ends the run, not only the variant: the host is the problem, or the operator.

@@ -32,7 +32,7 @@ from controller.workflow.context import RunContext
 from controller.workflow.fleet.hosts import on_each_host
 from controller.workflow.fleet.quarantine import hosts_left, named_hosts
 from controller.workflow.search.race import BROKE_OFF, RUN_ENDS, Searched, Steps, gather, result_of
-from controller.workflow.trial.batch import recorded_plan
+from controller.workflow.trial.phases import recorded_plan
 from controller.workflow.trial.plan import planned_trial
 from controller.workflow.trial.results import json_document
 from controller.workflow.trial.run import run_trial, take_live, without_pairs

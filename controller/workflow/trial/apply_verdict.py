@@ -33,7 +33,8 @@ from controller.workflow.fleet.quarantine import (
     quarantines,
     too_few,
 )
-from controller.workflow.trial.evidence import SETTLED, trial_directory
+from controller.workflow.trial.evidence import SETTLED
+from controller.workflow.trial.phases import trial_directory
 
 
 def settle(

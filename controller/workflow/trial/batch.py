@@ -25,6 +25,7 @@ from controller.workflow.fleet import configurations
 from controller.workflow.fleet.quarantine import named_hosts
 from controller.workflow.trial import evidence
 from controller.workflow.trial.calibrate import calibrated, with_calibration
+from controller.workflow.trial.phases import STINT, recorded_plan, stint_plan, trial_directory
 from controller.workflow.trial.probing import Observation, Probing
 
 
@@ -45,28 +46,6 @@ class Question:
     trials_in_run: int
     why: str
     control: dict[str, ParameterValue] | None = None
-
-
-def stints_run_id(run_id: str) -> str:
-    """The name under which the hosts keep the evidence of stints."""
-    return f"{run_id}.stints"
-
-
-def stint_directory(run_directory: Path, trial: int, stint: int) -> Path:
-    return evidence.trial_directory(run_directory, trial) / "stints" / str(stint)
-
-
-def stint_plan(trial: TrialPlan, stint: Stint) -> TrialPlan:
-    """A stint as a trial of its hosts: numbered by the stint, with an order of its own."""
-    timing = trial.timing.model_copy(update={"maximum_pairs": stint.pairs_per_host, "confirm_pairs": 0})
-    hosts = stint.hosts or trial.hosts
-    return trial.model_copy(update={"number": stint.number, "hosts": hosts, "timing": timing, "seed": trial.seed + 2})
-
-
-def recorded_plan(run_directory: Path, trial: TrialPlan) -> TrialPlan:
-    """The plan with the configurations that its stints recorded; as it is when it was never measured."""
-    path = evidence.trial_directory(run_directory, trial.number) / "plan.json"
-    return TrialPlan.model_validate_json(path.read_text()) if path.is_file() else trial
 
 
 def _joined(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:
@@ -93,7 +72,7 @@ def read_stints(folder: Path, trial: TrialPlan, stints: list[Stint]) -> list[tup
         (
             stint.alone,
             evidence.read_pairs(
-                stint_plan(trial, stint), stint_directory(folder, trial.number, stint.number), stint.sequence, None
+                stint_plan(trial, stint), STINT.directory(folder, trial.number, stint.number), stint.sequence, None
             ),
         )
         for stint in stints
@@ -158,11 +137,9 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     trial = trial.model_copy(update={"control_ids": controls, "variant_ids": variants, "sockets_differ": differ})
     folder = context.run_directory(run_id)
     trial = _joined(context, run_id, trial)
-    stint_folder = stint_directory(folder, trial.number, stint.number)
+    stint_folder = STINT.directory(folder, trial.number, stint.number)
     stint_folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        evidence.trial_directory(folder, trial.number) / "plan.json", trial.model_dump_json(indent=1) + "\n"
-    )
+    write_atomically(trial_directory(folder, trial.number) / "plan.json", trial.model_dump_json(indent=1) + "\n")
     try:
         before = read_stints(folder, trial, question.earlier)
     except evidence.EvidenceInvalid as error:
@@ -175,14 +152,14 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     judge.begin(alone=stint.alone)
     plan = stint_plan(trial, stint)
     context.observer(TrialStarted(plan=trial, trials_in_run=question.trials_in_run))
-    observation = Probing(plan, stints_run_id(run_id), _of_trial(context, trial.number), judge).observe()
+    observation = Probing(plan, run_id, _of_trial(context, trial.number), judge, STINT).observe()
     stint = stint.model_copy(update={"sequence": observation.sequence})
     failed = _failure(observation, context.stop.why)
     if failed is not None:
         failure = ended(*failed, observation.judgement)
         return failure.model_copy(update={"failed_hosts": sorted(observation.failures)})
     try:
-        evidence.pull(context, stints_run_id(run_id), plan, observation.ends, stint_folder)
+        evidence.pull(context, STINT.host_run_id(run_id), plan, observation.ends, stint_folder)
         pairs = evidence.read_pairs(plan, stint_folder, stint.sequence, observation.ends)
         again = judge_stints(trial, [*before, (stint.alone, pairs)])
     except (evidence.EvidenceInvalid, ValueError) as error:
@@ -193,7 +170,7 @@ def _measure(context: RunContext, run_id: str, question: Question, baseline: dic
     live = observation.judgement
     if live is None or not evidence.same_judgement(live, again):
         return ended("measurement-invalid", "the CSVs do not give the judgement that was reached live", again)
-    reason = again.reason if again.action in {"keep", "revert"} else None
+    reason = again.reason if again.decided else None
     if reason is None and stint.alone:
         reason = "undecided"
     return Entry(trial=trial.number, variant=trial.variant, stint=stint, judgement=again, ended=reason, note=again.note)

@@ -11,42 +11,12 @@ from controller.judge.calibration import AlikeJudge, Measured, judge_alike, open
 from controller.model.calibration import Calibration, Look
 from controller.model.errors import HostFailed, Interrupted
 from controller.model.events import Event, Notice, PairJudged, StepStarted
-from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
 from controller.report.words import calibration_words
 from controller.workflow.context import RUN_AGAIN, RunContext
 from controller.workflow.trial import evidence
+from controller.workflow.trial.phases import CALIBRATION, at_rate, look_plan, trial_directory
 from controller.workflow.trial.probing import Observation, Probing
-
-
-def calibration_run_id(run_id: str) -> str:
-    """The name under which the hosts keep the evidence of calibrations."""
-    return f"{run_id}.calibration"
-
-
-def look_directory(run_directory: Path, trial: int, look: int) -> Path:
-    return evidence.trial_directory(run_directory, trial) / "calibration" / str(look)
-
-
-def look_plan(trial: TrialPlan, look: Look) -> TrialPlan:
-    """A look as a trial of the host: the baseline in both arms, an order and a number of its own."""
-    timing = TrialTiming(
-        block_seconds=look.block_seconds,
-        burn_in_seconds=0.0,
-        minimum_pairs=1,
-        maximum_pairs=look.pairs_per_host,
-        confirm_pairs=0,
-    )
-    return trial.model_copy(
-        update={
-            "number": 100 * trial.number + look.number,
-            "seed": trial.seed + 3,
-            "experiment": _at_rate(trial.experiment, look.rate),
-            "timing": timing,
-            "variant_ids": trial.control_ids,
-            "calibration": None,
-        }
-    )
 
 
 def calibrated(context: RunContext, run_id: str, trial: TrialPlan) -> TrialPlan:
@@ -72,7 +42,7 @@ def with_calibration(trial: TrialPlan, found: Calibration) -> TrialPlan:
         update={"block_seconds": found.block_seconds, "burn_in_seconds": found.burn_in_seconds}
     )
     return trial.model_copy(
-        update={"experiment": _at_rate(trial.experiment, found.rate), "timing": timing, "calibration": found}
+        update={"experiment": at_rate(trial.experiment, found.rate), "timing": timing, "calibration": found}
     )
 
 
@@ -81,7 +51,7 @@ def without_calibration(trial: TrialPlan) -> TrialPlan:
     found = trial.calibration
     if found is None:
         return trial
-    experiment = _at_rate(trial.experiment, None) if "rate" in found.open else trial.experiment
+    experiment = at_rate(trial.experiment, None) if "rate" in found.open else trial.experiment
     timing = TrialTiming.of(experiment.timing, "duet" if trial.design == "duet" else "switchback", experiment.source)
     return trial.model_copy(update={"experiment": experiment, "timing": timing, "calibration": None})
 
@@ -90,7 +60,7 @@ def choose_again(run_directory: Path, found: Calibration) -> Calibration:
     """The choice from the CSVs, for the trial that was calibrated: others of the run, which share it, may ask for
     other effects. Raises EvidenceInvalid when the looks are not those that would be taken, OSError.
     """
-    path = evidence.trial_directory(run_directory, found.trial) / "plan.json"
+    path = trial_directory(run_directory, found.trial) / "plan.json"
     planned = without_calibration(TrialPlan.model_validate_json(path.read_text()))
     origin = planned.model_copy(update={"hosts": found.hosts or planned.hosts})
     measured: list[Measured] = []
@@ -104,10 +74,6 @@ def choose_again(run_directory: Path, found: Calibration) -> Calibration:
     return again
 
 
-def _at_rate(experiment: Experiment, rate: float | None) -> Experiment:
-    return experiment.model_copy(update={"workload": experiment.workload.model_copy(update={"rate": rate})})
-
-
 def _known(run_directory: Path, trial: TrialPlan) -> Calibration | None:
     """What an earlier trial of the same experiment chose on the same hosts, whichever of them are left."""
     for path in sorted(run_directory.glob("trials/*/plan.json")):
@@ -119,7 +85,7 @@ def _known(run_directory: Path, trial: TrialPlan) -> Calibration | None:
 
 
 def _calibrate(context: RunContext, run_id: str, trial: TrialPlan) -> Calibration:
-    folder = evidence.trial_directory(context.run_directory(run_id), trial.number) / "calibration"
+    folder = CALIBRATION.directory(context.run_directory(run_id), trial.number)
     shutil.rmtree(folder, ignore_errors=True)
     measured: list[Measured] = []
     while isinstance(proposal := propose(trial, measured), Look):
@@ -135,16 +101,15 @@ def _calibrate(context: RunContext, run_id: str, trial: TrialPlan) -> Calibratio
 
 def _measure(context: RunContext, run_id: str, trial: TrialPlan, look: Look) -> Measured:
     plan = look_plan(trial, look)
-    name = calibration_run_id(run_id)
-    observation = Probing(plan, name, _quiet(context), AlikeJudge(plan)).observe()
+    observation = Probing(plan, run_id, _quiet(context), AlikeJudge(plan), CALIBRATION).observe()
     _check(observation)
     try:
         evidence.pull(
             context,
-            name,
+            CALIBRATION.host_run_id(run_id),
             plan,
             observation.ends,
-            look_directory(context.run_directory(run_id), trial.number, look.number),
+            CALIBRATION.directory(context.run_directory(run_id), trial.number, look.number),
         )
         return _read(context.run_directory(run_id), trial, look, observation.sequence, observation.ends)
     except evidence.EvidenceInvalid as error:
@@ -157,7 +122,7 @@ def _read(
     run_directory: Path, trial: TrialPlan, look: Look, sequence: list[str], ends: dict[str, dict[str, Any]] | None
 ) -> Measured:
     plan = look_plan(trial, look)
-    folder = look_directory(run_directory, trial.number, look.number)
+    folder = CALIBRATION.directory(run_directory, trial.number, look.number)
     judgement, pairs = evidence.judge_again(plan, folder, sequence, ends, judge=judge_alike)
     rows = {
         host: evidence.read_rows_of(folder, host, plan.experiment.workload.timeout_ms * 1000) for host in plan.hosts

@@ -35,20 +35,6 @@ class EvidenceInvalid(Exception):
 SETTLED = "settled.json"
 
 
-def trial_directory(run_directory: Path, number: int) -> Path:
-    return run_directory / "trials" / str(number)
-
-
-def live_directory(run_directory: Path, number: int) -> Path:
-    """Where the evidence of a trial's live check is."""
-    return trial_directory(run_directory, number) / "live"
-
-
-def soak_directory(run_directory: Path, number: int) -> Path:
-    """Where the evidence of a trial's soak is."""
-    return trial_directory(run_directory, number) / "soak"
-
-
 def pull(context: RunContext, run_id: str, plan: TrialPlan, ends: dict[str, dict[str, Any]], folder: Path) -> None:
     """Fetch each host's CSV and sidecar into `folder`. Raises HostFailed."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,17 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controller.judge.live import LiveJudge, judge_live
-from controller.judge.soak import SoakJudge, judge_soak, soak_blocks
+from controller.judge.soak import SoakJudge, judge_soak
 from controller.model.errors import RatchetError
-from controller.model.events import Phase, StepStarted
-from controller.model.experiment import (
-    AnyObjective,
-    Experiment,
-    GoalsObjective,
-    Objective,
-    WeightedObjective,
-)
-from controller.model.metrics import METRICS, Metric
+from controller.model.events import StepStarted
 from controller.model.trial import (
     Judgement,
     LiveCheck,
@@ -31,95 +23,14 @@ from controller.model.trial import (
     SoakCheck,
     TrialPlan,
     TrialResult,
-    TrialTiming,
 )
 from controller.workflow.context import RunContext
 from controller.workflow.fleet.hosts import on_each_host, read_status
 from controller.workflow.fleet.quarantine import named_hosts
 from controller.workflow.trial import evidence
 from controller.workflow.trial.batch import read_stints
+from controller.workflow.trial.phases import LIVE_CHECK, SOAK, Phase, live_plan, soak_plan, trial_directory
 from controller.workflow.trial.probing import Probing
-
-# Valid pairs over all hosts together, too few to prove a gain, enough to see harm, and at least one a host; and how
-# many times as many may be tried, where pairs are spoilt or those few look like harm.
-LIVE_PAIRS = 6
-LIVE_PAIRS_AT_MOST = 3
-
-
-def live_timing(hosts: int) -> TrialTiming:
-    """The timing of a live check on so many hosts."""
-    pairs = max(LIVE_PAIRS, hosts)
-    return TrialTiming(
-        block_seconds=2.0,
-        burn_in_seconds=0.3,
-        minimum_pairs=pairs,
-        maximum_pairs=LIVE_PAIRS_AT_MOST * pairs,
-        confirm_pairs=0,
-    )
-
-
-def live_plan(trial: TrialPlan) -> TrialPlan:
-    """The live check of a trial, as a trial: the same arms in a switchback, with an order of its own."""
-    experiment = _steady(trial.experiment).model_copy(
-        update={"objective": live_objective(trial.experiment.objective), "source": "probe"}
-    )
-    return trial.model_copy(
-        update={
-            "design": "switchback",
-            "timing": live_timing(len(trial.hosts)),
-            "seed": trial.seed + 1,
-            "experiment": experiment,
-        }
-    )
-
-
-def _steady(experiment: Experiment) -> Experiment:
-    """The probe's requests at the workload's rate: saturating the live instance would harm whom this is to protect."""
-    return experiment.model_copy(update={"workload": experiment.workload.model_copy(update={"mode": "steady"})})
-
-
-def live_objective(objective: AnyObjective) -> AnyObjective:
-    """What the live instance is asked: of several goals the first, and latency at the workload's rate for throughput.
-
-    Six noisy pairs cannot tell several goals apart; the first one matters most, and the guardrails hold.
-    """
-    match objective:
-        case GoalsObjective():
-            return Objective(metric=_at_rate(objective.goals[0].metric))
-        case WeightedObjective():
-            goals = [goal.model_copy(update={"metric": _at_rate(goal.metric)}) for goal in objective.goals]
-            return objective.model_copy(update={"goals": goals})
-        case Objective():
-            return objective.model_copy(update={"metric": _at_rate(objective.metric)})
-
-
-def _at_rate(metric: Metric) -> Metric:
-    return METRICS[metric].at_rate or metric
-
-
-def soak_plan(trial: TrialPlan) -> TrialPlan:
-    """The soak of a trial, as a trial: block after block of the variant, without a switch between them.
-
-    The probe asks its workload, also where live traffic was judged.
-    """
-    blocks, seconds = soak_blocks(trial.soak_seconds)
-    timing = TrialTiming(
-        block_seconds=seconds, burn_in_seconds=0.0, minimum_pairs=blocks, maximum_pairs=blocks, confirm_pairs=0
-    )
-    experiment = _steady(trial.experiment).model_copy(update={"source": "probe"})
-    return trial.model_copy(
-        update={"design": "soak", "timing": timing, "seed": trial.seed + 1, "experiment": experiment}
-    )
-
-
-def live_run_id(run_id: str) -> str:
-    """The name under which the hosts keep the evidence of live checks."""
-    return f"{run_id}.live"
-
-
-def soak_run_id(run_id: str) -> str:
-    """The name under which the hosts keep the evidence of soaks."""
-    return f"{run_id}.soak"
 
 
 def go_live(
@@ -190,7 +101,7 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
         StepStarted(text=f"trial {trial.number}: proven; checking on the live instance that it does no harm")
     )
     plan = live_plan(trial)
-    folder = evidence.live_directory(context.run_directory(run_id), trial.number)
+    folder = LIVE_CHECK.directory(context.run_directory(run_id), trial.number)
 
     def again(sequence: list[str], ends: dict[str, dict[str, object]]) -> Judgement:
         return evidence.judge_again(plan, folder, sequence, ends, judge=judge_live)[0]
@@ -199,8 +110,8 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
         context,
         plan,
         LiveJudge(plan),
-        host_run_id=live_run_id(run_id),
-        phase="live check",
+        run_id=run_id,
+        phase=LIVE_CHECK,
         folder=folder,
         again=again,
     )
@@ -225,7 +136,7 @@ def check_soak(context: RunContext, run_id: str, trial: TrialPlan, result: Trial
         reference = reference_pairs(context.run_directory(run_id), trial, result)
     except (evidence.EvidenceInvalid, OSError, ValueError) as error:
         return SoakCheck(passed=False, reason="measurement-invalid", note=str(error), seconds=0.0)
-    folder = evidence.soak_directory(context.run_directory(run_id), trial.number)
+    folder = SOAK.directory(context.run_directory(run_id), trial.number)
 
     def again(sequence: list[str], ends: dict[str, dict[str, object]]) -> Judgement:
         return judge_soak(plan, reference, evidence.read_blocks(plan, folder, sequence, ends))
@@ -235,8 +146,8 @@ def check_soak(context: RunContext, run_id: str, trial: TrialPlan, result: Trial
         context,
         plan,
         SoakJudge(plan, reference),
-        host_run_id=soak_run_id(run_id),
-        phase="soak",
+        run_id=run_id,
+        phase=SOAK,
         folder=folder,
         again=again,
     )
@@ -253,11 +164,11 @@ def check_soak(context: RunContext, run_id: str, trial: TrialPlan, result: Trial
 def reference_pairs(run_directory: Path, trial: TrialPlan, result: TrialResult) -> list[Pair]:
     """The pairs on the live instance just before the soak, recomputed from their CSVs. Raises EvidenceInvalid."""
     if result.live is not None:
-        folder = evidence.live_directory(run_directory, trial.number)
+        folder = LIVE_CHECK.directory(run_directory, trial.number)
         return evidence.read_pairs(live_plan(trial), folder, result.live.sequence, None)
     if result.stints:
         return [pair for _, pairs in read_stints(run_directory, trial, result.stints) for pair in pairs]
-    return evidence.read_pairs(trial, evidence.trial_directory(run_directory, trial.number), result.sequence, None)
+    return evidence.read_pairs(trial, trial_directory(run_directory, trial.number), result.sequence, None)
 
 
 class _Found(NamedTuple):
@@ -275,13 +186,13 @@ def _observe(
     plan: TrialPlan,
     judge: LiveJudge | SoakJudge,
     *,
-    host_run_id: str,
+    run_id: str,
     phase: Phase,
     folder: Path,
     again: Callable[[list[str], dict[str, dict[str, object]]], Judgement],
 ) -> _Found:
     """Probe, bring the evidence home into `folder`, and judge it `again`; what is not whole is no pass."""
-    observation = Probing(plan, host_run_id, context, judge, phase).observe()
+    observation = Probing(plan, run_id, context, judge, phase).observe()
     sequence, live = observation.sequence, observation.judgement
 
     def ended(reason: ReasonCode, note: str, failed_hosts: Iterable[str] = ()) -> _Found:
@@ -292,10 +203,10 @@ def _observe(
         return ended("host-failed", "; ".join(notes), observation.failures)
     if observation.interrupted:
         return ended("interrupted", context.stop.why)
-    if live is None or live.action == "continue":
-        return ended("guardrail-missing-data", f"the {phase} did not come to its end")
+    if live is None or not live.decided:
+        return ended("guardrail-missing-data", f"the {phase.name} did not come to its end")
     try:
-        evidence.pull(context, host_run_id, plan, observation.ends, folder)
+        evidence.pull(context, phase.host_run_id(run_id), plan, observation.ends, folder)
         recomputed = again(sequence, observation.ends)
     except (evidence.EvidenceInvalid, ValueError) as error:
         return ended("measurement-invalid", str(error))
@@ -303,5 +214,5 @@ def _observe(
         return ended("host-failed", evidence.explain(error), named_hosts(error, plan.hosts))
     if recomputed != live:
         return ended("measurement-invalid", f"live: {live.action}; from the CSVs: {recomputed.action}")
-    reason = None if live.action == "keep" else live.reason
+    reason = None if live.action == phase.passed else live.reason
     return _Found(reason, live.note, live, sequence, [])

@@ -20,11 +20,12 @@ from controller.judge.verdict import Judge
 from controller.model.answers import read_object
 from controller.model.blocks import Block
 from controller.model.errors import HostFailed, RatchetError
-from controller.model.events import Notice, PairJudged, Phase
+from controller.model.events import Notice, PairJudged
 from controller.model.fleet import Host
 from controller.model.trial import Judgement, Pair, TrialPlan
 from controller.workflow.context import RunContext
 from controller.workflow.trial.agent_plan import agent_plan, pair_seconds, pairs_at_once, patience_seconds
+from controller.workflow.trial.phases import TRIAL, Phase
 
 AGENT_COMMAND = "/usr/local/bin/ratchet-agent run"
 # From hanging up on an agent until its host is given up: its line may be at something that has a limit of its own.
@@ -111,13 +112,13 @@ class Probing:
     """Runs the agents of one trial and folds their blocks into the judge."""
 
     def __init__(
-        self, plan: TrialPlan, run_id: str, context: RunContext, judge: Judge | SoakJudge, phase: Phase = "trial"
+        self, plan: TrialPlan, run_id: str, context: RunContext, judge: Judge | SoakJudge, phase: Phase = TRIAL
     ) -> None:
         self._plan = plan
-        self._run_id = run_id
+        self._run_id = phase.host_run_id(run_id)
         self._context = context
         self._judge = judge
-        self._phase: Phase = phase
+        self._phase = phase
         self._observation = Observation()
         self._half: dict[str, Block] = {}
         self._notices: Counter[str] = Counter()
@@ -229,7 +230,7 @@ class Probing:
 
     def _decided(self) -> bool:
         judgement = self._observation.judgement
-        return judgement is not None and judgement.action in {"keep", "revert"}
+        return judgement is not None and judgement.decided
 
     def _check_ended(self, host: str) -> None:
         observation = self._observation
@@ -300,7 +301,7 @@ class Probing:
         self._context.observer(
             PairJudged(
                 trial=self._plan.number,
-                phase=self._phase,
+                phase=self._phase.name,
                 host=host,
                 number=number,
                 judgement=judgement,

@@ -16,9 +16,9 @@ from controller.workflow.context import RUN_AGAIN, RunContext
 from controller.workflow.fleet import configurations
 from controller.workflow.fleet.quarantine import named_hosts, quarantines
 from controller.workflow.trial import evidence
-from controller.workflow.trial.batch import recorded_plan
 from controller.workflow.trial.calibrate import calibrated
 from controller.workflow.trial.go_live import go_live
+from controller.workflow.trial.phases import recorded_plan, trial_directory
 from controller.workflow.trial.plan import LEAST_FLEET
 from controller.workflow.trial.probing import Observation, Probing
 from controller.workflow.trial.results import json_document, trial_result
@@ -61,7 +61,7 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
         trial = calibrated(context, plan.run_id, trial)
     except HostFailed as error:
         return _finish(context, _quarantined(context, trial, error, started))
-    folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
+    folder = trial_directory(context.run_directory(plan.run_id), trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plan.json", trial.model_dump_json(indent=1) + "\n")
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
@@ -107,7 +107,7 @@ def _conclude(
         note = "not one complete pair was measured"
         return _result(trial, None, observation, reason="guardrail-missing-data", note=note, started=started)
     try:
-        folder = evidence.trial_directory(context.run_directory(plan.run_id), trial.number)
+        folder = trial_directory(context.run_directory(plan.run_id), trial.number)
         evidence.pull(context, plan.run_id, trial, observation.ends, folder)
         again, pairs = evidence.judge_again(trial, folder, observation.sequence, observation.ends)
     except evidence.EvidenceInvalid as error:

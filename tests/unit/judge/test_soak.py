@@ -58,7 +58,7 @@ def rising(name: str, step: float, *, start: int = 0, noise: int = 0) -> Callabl
 
 def test_a_healthy_variant_passes() -> None:
     found = judged(alone)
-    assert (found.action, found.pairs) == ("keep", BLOCKS)
+    assert (found.action, found.pairs) == ("healthy", BLOCKS)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_each_harm_ends_it_with_its_reason(make: Callable[[int], Block], reason:
 )
 def test_what_happens_by_itself_is_no_harm(make: Callable[[int], Block]) -> None:
     found = judged(make)
-    assert found.action == "keep", found.note
+    assert found.action == "healthy", found.note
 
 
 def test_errors_that_the_control_logs_too_are_nobodys() -> None:
     reference = [pair(number, control={"metrics": STEADY | {"error_log_lines": 8}}) for number in range(1, 7)]
-    assert judged(lambda n: alone(n, {"error_log_lines": 3}), reference).action == "keep"
+    assert judged(lambda n: alone(n, {"error_log_lines": 3}), reference).action == "healthy"
     unread = [pair(number, control={"metrics": STEADY | {"error_log_lines": None}}) for number in range(1, 7)]
-    assert judged(lambda n: alone(n, {"error_log_lines": None}), unread).action == "keep"
+    assert judged(lambda n: alone(n, {"error_log_lines": None}), unread).action == "healthy"
 
 
 def test_a_host_without_control_blocks_cannot_pass() -> None:
@@ -130,7 +130,7 @@ def test_every_host_must_come_to_its_end_and_one_host_is_enough_for_harm() -> No
     trial = soak(("h1", "h2"), blocks=3)
     first = [("h1", alone(number)) for number in (1, 2, 3)]
     assert judge_soak(trial, reference, first).action == "continue"
-    assert judge_soak(trial, reference, [*first, *(("h2", alone(n)) for n in (1, 2, 3))]).action == "keep"
+    assert judge_soak(trial, reference, [*first, *(("h2", alone(n)) for n in (1, 2, 3))]).action == "healthy"
     ill = [("h2", alone(number, requests=10, errors=5)) for number in (1,)]
     found = judge_soak(trial, reference, [*first, *ill])
     assert (found.action, found.reason) == ("revert", "soak-errors")
@@ -173,7 +173,7 @@ def test_false_alarms_are_rare_on_a_noisy_host() -> None:
                 },
             )
 
-        reverted += judged(noisy, reference).action != "keep"
+        reverted += judged(noisy, reference).action != "healthy"
     assert reverted <= 8
 
 

@@ -13,7 +13,8 @@ from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
 from controller.report.words import live_words
 from controller.workflow.trial import go_live as checks
-from controller.workflow.trial.go_live import go_live, live_plan
+from controller.workflow.trial.go_live import go_live
+from controller.workflow.trial.phases import live_plan
 from controller.workflow.trial.plan import design_of
 from controller.workflow.trial.results import trial_result
 from tests.unit.judge.judge_trials import pair
@@ -99,7 +100,7 @@ def test_every_host_is_seen_live_before_a_duet_goes_on_to_its_soak(hosts: int) -
             if not judge.decided:
                 taken.append(pair(number, host=host, control={"metrics": STEADY}, variant={"metrics": STEADY}))
                 judge.add(taken[-1])
-    assert judge.judgement().action == "keep" and {each.host for each in taken} == set(names)
+    assert judge.judgement().action == "no-harm" and {each.host for each in taken} == set(names)
     assert len(taken) == max(6, hosts)
 
 
@@ -113,7 +114,7 @@ def test_a_host_that_is_a_pair_behind_costs_one_more_pair_each_not_all_that_may_
         count += 1
         if judge.decided:
             break
-    assert judge.judgement().action == "keep" and count == len(order)
+    assert judge.judgement().action == "no-harm" and count == len(order)
 
 
 def test_the_live_check_asks_by_the_probe_also_what_users_have_shown() -> None:
