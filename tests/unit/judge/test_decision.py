@@ -4,10 +4,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge_trials import plan
 
 from controller.judge.decision import Decision, Rule
 from controller.judge.evidence import SignProcess, estimate, log_gain
+from tests.unit.judge.judge_trials import plan
 
 RULE = Rule.of(plan())
 GAIN = 0.3

@@ -5,11 +5,11 @@ import math
 import random
 
 import pytest
-from judge_trials import CONTROL_US, block, plan
 
 from controller.judge.schedule import draw_groups
 from controller.judge.verdict import FleetJudge, judge_of, judge_trial
 from controller.model.trial import Pair
+from tests.unit.judge.judge_trials import CONTROL_US, block, plan
 
 HOSTS = ("h1", "h2", "h3", "h4")
 

@@ -1,10 +1,10 @@
 import math
 
 import pytest
-from judge_trials import block, pair
 
 from controller.judge.gain import gain, log_ratio
 from controller.model.trial import Pair
+from tests.unit.judge.judge_trials import block, pair
 
 
 def two(control, variant):

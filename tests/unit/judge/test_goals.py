@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Mapping
 
 import pytest
-from judge_trials import pair, plan
 
 from controller.judge.decision import Outcome, Rule
 from controller.judge.goals import GoalsDecision
@@ -15,6 +14,7 @@ from controller.judge.verdict import Judge
 from controller.model.experiment import GoalsObjective
 from controller.model.metrics import Metric
 from controller.model.trial import Pair
+from tests.unit.judge.judge_trials import pair, plan
 
 METRICS: list[Metric] = ["p50", "memory", "cpu_per_request"]
 MARGIN = math.log1p(0.05)

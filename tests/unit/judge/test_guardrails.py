@@ -4,11 +4,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_trials import BODY, CONTROL_US, pair, plan
 
 from controller.judge.guardrails import GuardrailWatch
 from controller.judge.verdict import judge_trial
 from controller.model.experiment import Guardrails
+from tests.unit.judge.judge_trials import BODY, CONTROL_US, pair, plan
 
 GAIN = 0.3
 LIMITS = Guardrails()

@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-from judge_csvs import build_live, sealed
 
 from controller.judge.summary import recompute
+from tests.unit.judge.judge_csvs import build_live, sealed
 
 LIVE = build_live()
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 import pytest
-from judge_trials import pair, plan
 
 from controller.judge.decision import Decision, Rule
 from controller.judge.evidence import SignProcess, effect
 from controller.judge.verdict import judge_trial
+from tests.unit.judge.judge_trials import pair, plan
 
 PAGE = 4096
 RSS = 12_000_000

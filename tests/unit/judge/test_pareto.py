@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from judge_trials import plan
 
 from controller.judge.pareto import pareto_sets
 from controller.model.experiment import Experiment
 from controller.model.trial import Effect, GoalEffect, TrialResult
+from tests.unit.judge.judge_trials import plan
 
 PARETO = {"combine": "pareto", "goals": [{"metric": "p50"}, {"metric": "memory"}]}
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from judge_csvs import CONFIGURATIONS, HEADER, build, sealed
-from judge_trials import pair as blocks_of
 
 from controller.judge.gain import gain
 from controller.judge.summary import recompute
+from tests.unit.judge.judge_csvs import CONFIGURATIONS, HEADER, build, sealed
+from tests.unit.judge.judge_trials import pair as blocks_of
 
 CONNECTIONS = 2
 COST_US = {"control": 2000, "variant": 1000}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from judge_trials import pair, pairs, plan
-
 from controller.judge.stints import StintJudge, judge_stints
 from controller.judge.verdict import judge_trial
+from tests.unit.judge.judge_trials import pair, pairs, plan
 
 GAINS = [0.2, 0.21, 0.19, 0.2, 0.22, 0.2, 0.18, 0.2]
 

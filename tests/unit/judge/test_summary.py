@@ -5,9 +5,9 @@ import math
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from judge_csvs import build, sealed
 
 from controller.judge.summary import recompute
+from tests.unit.judge.judge_csvs import build, sealed
 
 SWITCHBACK = build()
 DUET = build(design="duet")

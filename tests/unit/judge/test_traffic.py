@@ -4,11 +4,11 @@ import math
 import random
 
 import pytest
-from judge_trials import CONTROL_US, pair, plan
 
 from controller.judge.gain import gain
 from controller.judge.traffic import TrafficWatch
 from controller.judge.verdict import Judge, judge_trial
+from tests.unit.judge.judge_trials import CONTROL_US, pair, plan
 
 LIVE = {"source": "live"}
 

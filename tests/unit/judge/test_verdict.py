@@ -3,11 +3,11 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge_trials import pair, pairs, plan
 
 from controller.judge.gain import gain
 from controller.judge.verdict import Judge, judge_trial
 from controller.model.trial import Judgement, Pair
+from tests.unit.judge.judge_trials import pair, pairs, plan
 
 GAIN = 0.3
 

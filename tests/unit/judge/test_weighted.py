@@ -8,12 +8,12 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from judge_trials import pair, plan
 
 from controller.judge.gain import gains, weighted
 from controller.judge.verdict import Judge, judge_trial
 from controller.model.blocks import Block
 from controller.model.trial import Pair
+from tests.unit.judge.judge_trials import pair, plan
 
 OBJECTIVE = {
     "combine": "weighted",
