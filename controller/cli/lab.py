@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.verb in {"up", "api"}:
+        _require_server()
     if args.verb == "api":
         from controller.lab.serve import serve
 
@@ -63,6 +65,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"the lab `{args.name}` is gone")
         return 0
     return _status(lab, args)
+
+
+def _require_server() -> None:
+    """Raises BadInput when what serves the API is not installed."""
+    from controller.model.errors import BadInput
+
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise BadInput(
+            f"the lab's API needs {error.name}, which is not installed",
+            where="lab",
+            next_step="pip install 'nginx-ratchet[lab]'",
+        ) from None
 
 
 def _say(text: str) -> None:

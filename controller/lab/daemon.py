@@ -27,10 +27,10 @@ from controller.lab.images import ensure_image
 from controller.lab.limits import TOKEN_LENGTH
 from controller.lab.machine import require_parts
 from controller.lab.packetfilter import unload
-from controller.lab.serve import ADDRESS
 from controller.lab.state import LABEL, State, object_name, volume_folder
 from controller.model.errors import HostFailed
 
+ADDRESS = "127.0.0.1"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 Say = Callable[[str], None]

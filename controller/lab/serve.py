@@ -8,11 +8,10 @@ import socket
 import uvicorn
 
 from controller.lab.api import Api
+from controller.lab.daemon import ADDRESS
 from controller.lab.machine import require_parts
 from controller.lab.resources import Cloud
 from controller.lab.state import sole_server, volume_folder
-
-ADDRESS = "127.0.0.1"
 
 
 def serve(lab: str, port: int, *, announce: bool = False) -> None:
