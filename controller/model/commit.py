@@ -55,6 +55,17 @@ class Commit(Frozen):
         return self.state in {"confirming", "booking", "done"}
 
     @property
+    def begun(self) -> bool:
+        """Whether a host has another baseline by it, so that it is finished and not taken back.
+
+        A host whose baseline it leaves as it was says nothing of it, unless it changes none or waits for none.
+        """
+        changing = {host for host, configuration in self.after.items() if configuration != self.before.get(host)}
+        if self.without_absent or not changing:
+            return bool(self.confirmed)
+        return bool(changing & set(self.confirmed))
+
+    @property
     def ended(self) -> bool:
         return self.state in ENDED
 

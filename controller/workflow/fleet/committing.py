@@ -92,7 +92,7 @@ def _as_it_is(context: RunContext, commit: Commit) -> Committed:
         if host not in has
     }
     doubt = {host: error.what for host, error in failures.items() if host in commit.confirmed}
-    if not has and not doubt:
+    if not doubt and not commit.model_copy(update={"confirmed": has}).begun:
         raise HostFailed(f"{commit.why} was undone since: no host has it any more")
     doubt |= {
         host: f"nginx does not show that it runs {commit.after[host]}"
@@ -241,7 +241,7 @@ def finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST
     context.stop.committing = True
     try:
         commit, failures, left = _confirm(context, commit, pauses)
-        if not commit.confirmed:
+        if not commit.begun:
             _nobody_has_it(context, commit, failures, left)
         commit = without_moved(context, commit)
         left = commit.left | left
@@ -277,12 +277,12 @@ def without_moved(context: RunContext, commit: Commit) -> Commit:
     if members(context, commit, commit.open):
         text += f"; {missed(context, commit)}"
     context.observer(Notice(level="warning", text=f"{commit.why} ({commit.run_id}): {text}"))
-    stay = [host for host in commit.confirmed if host not in others]
-    if commit.booked or not stay:
+    stay = commit.model_copy(update={"confirmed": [host for host in commit.confirmed if host not in others]})
+    if commit.booked or not stay.begun:
         return supersede_commit(context, commit.model_copy(update={"left": commit.left | others}))
     missing = dict.fromkeys(commit.open, "it has not confirmed it, and the fleet has moved on since")
-    after = {host: commit.after[host] for host in stay}
-    return commit.model_copy(update={"confirmed": stay, "after": after, "left": commit.left | others | missing})
+    after = {host: commit.after[host] for host in stay.confirmed}
+    return stay.model_copy(update={"after": after, "left": commit.left | others | missing})
 
 
 def _nobody_has_it(

@@ -21,7 +21,7 @@ def finish_open(context: RunContext, *, undoing: bool = False) -> dict[str, str]
     """
     doubt: dict[str, str] = {}
     for commit in open_commits(context.store, context.fleet.name):
-        confirmed = bool(commit.confirmed)
+        confirmed = commit.begun
         if commit.forward and not confirmed:
             said, silent = told_confirmed(context, commit)
             if not said and silent:

@@ -43,9 +43,7 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
         recorded = context.store.baselines(context.fleet.name)
         left = {host.name: recorded[host.name].configuration for host in context.fleet.hosts if host.name in recorded}
     kept = [
-        commit.why
-        for commit in commits_of(context.store, run_id)
-        if commit.booked or (commit.forward and commit.confirmed)
+        commit.why for commit in commits_of(context.store, run_id) if commit.booked or (commit.forward and commit.begun)
     ]
     if kept:
         message += f"\nkept on the hosts: {', '.join(kept)}"

@@ -216,7 +216,9 @@ class Optimize(DBOSConfiguredInstance):
         recorded = read_commit(self._context.store, commit)
         if recorded is None:
             return {"begun": False, "confirmed": []}
-        confirmed = (recorded.confirmed or told_confirmed(self._context, recorded)[0]) if recorded.forward else []
+        confirmed: list[str] = []
+        if recorded.forward:
+            confirmed = recorded.confirmed if recorded.begun else told_confirmed(self._context, recorded)[0]
         return {"begun": True, "confirmed": confirmed, "after": recorded.after, "why": recorded.why}
 
     def _keep_traceback(self, run_id: str, error: RatchetError) -> None:

@@ -158,7 +158,7 @@ def _kept_by_whoever_has_it(
     Raises the error where none has.
     """
     commit = read_commit(context.store, commit_id(run_id, trial.number))
-    if commit is None or not commit.forward or not commit.confirmed:
+    if commit is None or not commit.forward or not commit.begun:
         raise error
     stop = {
         "status": "taken-over",

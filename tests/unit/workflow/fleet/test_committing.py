@@ -597,3 +597,26 @@ def test_a_silent_host_that_never_confirmed_makes_no_keep_of_what_was_undone(wor
     world.down = {"web-3"}
     with pytest.raises(HostFailed, match="was undone since"):
         carry_out(world.context, world.commit())
+
+
+def on_two_only(world: World, **changes: Any) -> Any:
+    """web-3 has by its host_vars already what is kept."""
+    return world.commit(after={"web-1": AFTER, "web-2": AFTER, "web-3": BEFORE}, **changes)
+
+
+def test_a_host_on_which_nothing_changes_makes_no_keep_of_what_the_others_refuse(world: World) -> None:
+    world.refusing = {"web-1": {"confirm"}, "web-2": {"confirm"}}
+    with pytest.raises(HostFailed, match="nginx refuses it"):
+        carry_out(world.context, on_two_only(world))
+    assert_untouched(world)
+
+
+def test_a_host_on_which_nothing_changed_makes_no_keep_of_what_was_undone(world: World) -> None:
+    carry_out(world.context, on_two_only(world))
+    world.live = world.confirmed = dict.fromkeys(NAMES, BEFORE)
+    with pytest.raises(HostFailed, match="was undone since"):
+        carry_out(world.context, on_two_only(world))
+
+
+def test_a_commit_that_changes_nothing_anywhere_is_carried_out(world: World) -> None:
+    assert carry_out(world.context, world.commit(after=dict.fromkeys(NAMES, BEFORE))).commit.state == "done"
