@@ -46,10 +46,10 @@ def read_commit(store: Store, commit_id: str) -> Commit | None:
 
 
 def open_commits(store: Store, fleet: str) -> list[Commit]:
-    """The fleet's, broken off or not confirmed by every host yet; oldest first. Raises HostFailed."""
+    """The fleet's, broken off or not confirmed by every host yet; oldest first by their fences. Raises HostFailed."""
     query = sa.select(commits.c.document).where(commits.c.fleet == fleet, commits.c.state.not_in(sorted(ENDED)))
     with store.transaction() as connection:
-        documents = connection.execute(query.order_by(commits.c.started_at)).scalars().all()
+        documents = connection.execute(query.order_by(commits.c.generation, commits.c.started_at)).scalars().all()
     return [Commit.model_validate_json(document) for document in documents]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from controller.adapters.patience import tries
@@ -127,11 +128,9 @@ def _go_live(context: RunContext, commit: Commit) -> Commit:
         if context.stop.requested:
             raise Interrupted(f"{context.stop.why}, before any host had confirmed the change")
         commit = commit.model_copy(update={"state": "confirming"})
-        # Who was taken over meanwhile learns it here. From the next line on it is finished forward, and earlier ones
-        # are over.
+        # Who was taken over meanwhile learns it here. From the next line on it is finished forward.
         context.claims.renew(commit.after)
         _record(context, commit)
-        _end_earlier(context, commit)
     except RatchetError:
         take_back_commit(context, commit, absent)
         raise
@@ -139,21 +138,20 @@ def _go_live(context: RunContext, commit: Commit) -> Commit:
 
 
 def _end_earlier(context: RunContext, commit: Commit) -> None:
-    for earlier in open_commits(context.store, context.fleet.name):
-        if earlier.commit_id != commit.commit_id:
-            behind = earlier.model_copy(
-                update={"after": {h: i for h, i in earlier.after.items() if h not in commit.after}}
-            )
-            if members(context, behind, behind.open):
-                text = f"{earlier.why} ({earlier.run_id}): {missed(context, behind)}"
-                context.observer(Notice(level="warning", text=text))
-            supersede_commit(context, earlier)
+    """Once a host has confirmed this one: until then the earlier ones are still to be finished."""
+    still_open = open_commits(context.store, context.fleet.name)
+    for earlier in takewhile(lambda each: each.commit_id != commit.commit_id, still_open):
+        behind = earlier.model_copy(update={"after": {h: i for h, i in earlier.after.items() if h not in commit.after}})
+        if members(context, behind, behind.open):
+            text = f"{earlier.why} ({earlier.run_id}): {missed(context, behind)}"
+            context.observer(Notice(level="warning", text=text))
+        supersede_commit(context, earlier)
 
 
 def supersede_commit(context: RunContext, commit: Commit) -> Commit:
-    """It is over: what is left of it is another's, or the operator's. Raises HostFailed, FleetLocked."""
+    """It is over: what is left of it is another's, or the operator's. Raises FleetLocked."""
     over = commit.model_copy(update={"state": "superseded"})
-    _record(context, over)
+    insist(context, f"that {commit.why} is over", partial(_record, context, over), INSIST_SECONDS[:3])
     return over
 
 
@@ -243,6 +241,7 @@ def finish(context: RunContext, commit: Commit, pauses: Sequence[float] = INSIST
         commit, failures, left = _confirm(context, commit, pauses)
         if not commit.begun:
             _nobody_has_it(context, commit, failures, left)
+        insist(context, "what it takes the place of", partial(_end_earlier, context, commit), pauses)
         commit = without_moved(context, commit)
         left = commit.left | left
         if commit.ended:
@@ -265,14 +264,17 @@ def without_moved(context: RunContext, commit: Commit) -> Commit:
     Where it is booked, or none of them has it any more, it is superseded: who has missed it follows the fleet, and not
     it. Else those that have it are still to be booked, and whoever has not confirmed it is left as well.
     """
-    statuses, _ = on_each_host(members(context, commit, commit.confirmed), doctor.read_status)
+    statuses, _ = on_each_host(members(context, commit, commit.after), doctor.read_status)
     others = {
         host: f"its baseline is {status['confirmed']} by now, not {commit.after[host]}; it is left"
         for host, status in sorted(statuses.items())
-        if status.get("confirmed") not in {None, commit.after[host]}
+        if host in commit.confirmed and status.get("confirmed") not in {None, commit.after[host]}
     }
     if not others:
         return commit
+    # Who has confirmed it may not have come to say so, or that not on record.
+    has = [host for host in commit.open if statuses.get(host, {}).get("confirmed") == commit.after[host]]
+    commit = commit.model_copy(update={"confirmed": sorted({*commit.confirmed, *has})})
     text = f"{', '.join(others)} has another baseline since"
     if members(context, commit, commit.open):
         text += f"; {missed(context, commit)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from controller.adapters.store import open_commits
+from controller.adapters.store import open_commits, read_commit
 from controller.model.commit import Commit
 from controller.model.errors import HostFailed, RestoreUnverified
 from controller.model.events import Notice
@@ -20,14 +20,18 @@ def finish_open(context: RunContext, *, undoing: bool = False) -> dict[str, str]
     Returns host -> why it does not agree with the record yet. Raises FleetLocked.
     """
     doubt: dict[str, str] = {}
-    for commit in open_commits(context.store, context.fleet.name):
+    # The latest first: where it has begun, it takes the place of the earlier ones.
+    for earlier in reversed(open_commits(context.store, context.fleet.name)):
+        commit = read_commit(context.store, earlier.commit_id) or earlier
+        if commit.ended:
+            continue
         confirmed = commit.begun
         if commit.forward and not confirmed:
             said, silent = told_confirmed(context, commit)
             if not said and silent:
                 # One of them may have confirmed it: nobody goes on, or back, before that is known.
                 doubt |= {host: f"whether it has {commit.why} is not known: {why}" for host, why in silent.items()}
-                continue
+                break
             confirmed = bool(said)
         if not confirmed:
             _tell(context, commit, "no host has confirmed it: taking it back")
@@ -49,7 +53,8 @@ def supersede(context: RunContext, commit: Commit) -> Commit:
     instead: dict[str, list[str]] = {}
     for earlier in open_commits(context.store, context.fleet.name):
         for host in earlier.open:
-            instead[host] = [*instead.get(host, []), earlier.before.get(host, ""), earlier.after[host]]
+            had = [*earlier.instead.get(host, []), earlier.before.get(host, ""), earlier.after[host]]
+            instead[host] = [*instead.get(host, []), *had]
     return commit.model_copy(update={"instead": {host: ids for host, ids in instead.items() if host in commit.after}})
 
 

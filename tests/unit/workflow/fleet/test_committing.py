@@ -599,6 +599,92 @@ def test_a_silent_host_that_never_confirmed_makes_no_keep_of_what_was_undone(wor
         carry_out(world.context, world.commit())
 
 
+def waiting_for_web_3(world: World) -> None:
+    """r-1/1 is kept on two hosts; the third has not confirmed it, and is back on what it had."""
+    world.refusing = {"web-3": {"confirm"}}
+    carry_out(world.context, world.commit())
+    world.lease_ends()
+    world.refusing = {}
+
+
+def test_a_rollback_that_no_host_confirms_leaves_the_open_commit_as_it_was(world: World) -> None:
+    waiting_for_web_3(world)
+    world.refusing = {name: {"confirm"} for name in NAMES}
+    with pytest.raises(HostFailed, match="nginx refuses it"):
+        undo(world)
+    assert [commit.commit_id for commit in open_commits(world.store, "web")] == ["r-1/1"]
+    world.refusing = {}
+    assert finish_open(world.context) == {}
+    assert_kept(world)
+
+
+def test_a_rollback_that_dies_at_any_call_leaves_no_host_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a commit that waits for a host: all follow the one or the other, as the record says."""
+    number, ends = 1, set()
+    while True:
+        (tmp_path / str(number)).mkdir()
+        with monkeypatch.context() as patch:
+            world = World(tmp_path / str(number), patch)
+            waiting_for_web_3(world)
+            before = len(world.calls)
+
+            def at(call: int, _what: str, limit: int = before + number) -> None:
+                if call == limit:
+                    raise Killed
+
+            world.at = at
+            try:
+                undo(world)
+                break
+            except Killed:
+                world.at = lambda *_: None
+            world.lease_ends()
+            assert finish_open(world.context) == {}
+            assert open_commits(world.store, "web") == []
+            ends.add(world.confirmed["web-1"])
+            assert world.confirmed == world.live == dict.fromkeys(NAMES, world.confirmed["web-1"]) == recorded(world)
+            kept = read_kept(world.context.project, "web")
+            assert kept == ({"nginx_gzip_comp_level": 4} if world.confirmed["web-1"] == AFTER else {})
+        number += 1
+    assert number > 10 and ends == {BEFORE, AFTER}
+
+
+def test_a_host_whose_answer_was_lost_is_undone_by_the_second_rollback_as_well(world: World) -> None:
+    def at(_number: int, call: str) -> None:
+        if call == "confirm web-3":
+            world.confirmed["web-3"] = world.live["web-3"]
+            world.down = {"web-3"}
+
+    world.at = at
+    carry_out(world.context, world.commit())
+    world.at = lambda *_: None
+    for number, after in enumerate((BEFORE, LATER), 1):
+        back = world.commit(
+            commit_id=f"rollback-{number}", run_id=f"rollback-{number}", before=recorded(world) | {"web-3": BEFORE},
+            after=dict.fromkeys(NAMES, after), kept_before="", kept_after="", parameters={}, without_absent=True,
+        )  # fmt: skip
+        assert set(carry_out(world.context, supersede(world.context, back)).doubt) == {"web-3"}
+    world.down = set()
+    assert finish_open(world.context) == {}
+    assert world.confirmed == world.live == dict.fromkeys(NAMES, LATER)
+
+
+@pytest.mark.parametrize("known", [["web-1"], ["web-1", "web-2"]])
+def test_who_has_confirmed_unknown_to_the_record_is_written_down_though_another_was_moved(
+    known: list[str], world: World
+) -> None:
+    """Every host has confirmed; the database, then the controller, failed before that was on record."""
+    world.confirmed, world.live = dict.fromkeys(NAMES, AFTER), dict.fromkeys(NAMES, AFTER)
+    record_commit(world.store, world.commit(state="confirming", confirmed=known))
+    world.confirmed["web-1"] = world.live["web-1"] = LATER
+    assert finish_open(world.context) == {}
+    assert recorded(world) == {"web-2": AFTER, "web-3": AFTER}
+    assert read_kept(world.context.project, "web") == {"nginx_gzip_comp_level": 4}
+    assert open_commits(world.store, "web") == []
+
+
 def on_two_only(world: World, **changes: Any) -> Any:
     """web-3 has by its host_vars already what is kept."""
     return world.commit(after={"web-1": AFTER, "web-2": AFTER, "web-3": BEFORE}, **changes)
@@ -620,3 +706,14 @@ def test_a_host_on_which_nothing_changed_makes_no_keep_of_what_was_undone(world:
 
 def test_a_commit_that_changes_nothing_anywhere_is_carried_out(world: World) -> None:
     assert carry_out(world.context, world.commit(after=dict.fromkeys(NAMES, BEFORE))).commit.state == "done"
+
+
+def test_a_database_that_fails_when_a_carried_out_commit_is_superseded_turns_no_verdict(world: World) -> None:
+    waiting_for_web_3(world)
+    world.confirmed["web-1"] = world.live["web-1"] = LATER
+    failing(world, "record_commit", 10_000)
+    done = carry_out(world.context, world.commit())
+    assert done.commit.confirmed == ["web-2"] and "web-1" in done.left
+    world.at = lambda *_: None
+    assert finish_open(world.context) == {}
+    assert open_commits(world.store, "web") == []
