@@ -13,6 +13,7 @@ from controller.adapters.files.documents import is_there
 from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.files.runs import trial_times
 from controller.adapters.store import Store, commits_of, forget_open_commits, record_result
+from controller.model.commit import Commit
 from controller.model.errors import FleetLocked, HostFailed, RatchetError
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult, RunStatus
@@ -42,17 +43,34 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
         status, message = "unverified", f"{BY_HAND}\n{error}"
         recorded = context.store.baselines(context.fleet.name)
         left = {host.name: recorded[host.name].configuration for host in context.fleet.hosts if host.name in recorded}
-    kept = [
-        commit.why for commit in commits_of(context.store, run_id) if commit.booked or (commit.forward and commit.begun)
-    ]
+    kept, over = _kept(commits_of(context.store, run_id), left)
     if kept:
         message += f"\nkept on the hosts: {', '.join(kept)}"
+    if over:
+        message += f"\nkept, and replaced or undone since: {', '.join(over)}"
     folder = context.run_directory(run_id)
     result = _result(folder, run_id, context.fleet.name, started_at)
     before = _before(folder)
     update = {"status": status, "message": message, "baseline_before": before}
     document = {"result": result.model_copy(update=update).model_dump(mode="json"), "left": left}
     return seal(context, document | {"kept": kept_by(context, run_id, before, left)})
+
+
+def _kept(commits: list[Commit], now: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What of a run's commits hosts have, each with those before it; and what none has any more."""
+    carried = [commit for commit in commits if commit.booked or (commit.forward and commit.begun)]
+    there = [
+        number
+        for number, commit in enumerate(carried, 1)
+        if commit.model_copy(update={"confirmed": _on(commit, now)}).begun
+    ]
+    words = [commit.why for commit in carried]
+    last = max(there, default=0)
+    return words[:last], words[last:]
+
+
+def _on(commit: Commit, now: dict[str, str]) -> list[str]:
+    return [host for host, configuration in commit.after.items() if now.get(host) == configuration]
 
 
 def _before(folder: Path) -> dict[str, str]:

@@ -299,7 +299,8 @@ def kept_by(context: RunContext, run_id: str, before: dict[str, str], left: dict
     try:
         own, text = dict(before), found.read_text()
         for commit in _commits_of(context, run_id):
-            if commit.booked:
+            # Booked; or to be, by whoever comes next, with this text.
+            if commit.booked or (commit.forward and commit.begun):
                 own, text = own | commit.after, commit.kept_after
         if all(own.get(host) == configuration for host, configuration in left.items()):
             return text

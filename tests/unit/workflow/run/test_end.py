@@ -15,7 +15,7 @@ from controller.workflow.fleet import configurations, rollback
 from controller.workflow.fleet.committing import carry_out
 from controller.workflow.run import finalize
 from controller.workflow.run.end import end_run, end_without_fleet
-from tests.unit.workflow.fleet.commit_world import AFTER, BEFORE, NAMES, Killed, World
+from tests.unit.workflow.fleet.commit_world import AFTER, BEFORE, LATER, NAMES, Killed, World
 
 STARTED = "2026-01-01T00:00:00+00:00"
 
@@ -140,3 +140,18 @@ def test_who_can_ask_no_host_does_not_tell_that_a_commit_was_kept(
     world.down = set(NAMES)
     ended = world.end()
     assert ended.status == "unverified" and "kept on the hosts" not in ended.message
+
+
+def test_what_was_undone_before_the_run_is_ended_is_not_told_as_kept_on_the_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trial 1 is kept and trial 2 on top of it; then somebody rolls back to an earlier run's baseline."""
+    world = Unfinished(tmp_path, monkeypatch)
+    carry_out(world.context, world.commit())
+    second = {"before": dict.fromkeys(NAMES, AFTER), "after": dict.fromkeys(NAMES, LATER), "started_at": "2026-01-02"}
+    carry_out(world.context, world.commit(commit_id="r-1/2", why="the commit of keepalive/k8", **second))
+    world.confirmed, world.live = dict.fromkeys(NAMES, AFTER), dict.fromkeys(NAMES, AFTER)
+    message = world.end().message
+    assert "kept on the hosts: the commit of gzip/l4\nkept, and replaced or undone since: the commit of keep" in message
+    world.confirmed, world.live = dict.fromkeys(NAMES, BEFORE), dict.fromkeys(NAMES, BEFORE)
+    assert "kept on the hosts" not in world.end().message

@@ -83,6 +83,12 @@ def test_a_run_that_ends_late_leaves_the_parameters_that_it_found_or_committed(e
     assert kept_by(ended.context, "r-1", before, after) == ended.commit().kept_after
 
 
+def test_the_parameters_of_a_commit_that_is_still_to_be_booked_go_with_its_baseline(ended: World) -> None:
+    before, after = dict.fromkeys(NAMES, BEFORE), dict.fromkeys(NAMES, AFTER)
+    record_commit(ended.store, ended.commit(state="confirming", confirmed=["web-1"]))
+    assert kept_by(ended.context, "r-1", before, after) == ended.commit().kept_after
+
+
 def test_with_what_somebody_has_deployed_meanwhile_go_the_parameters_of_now(ended: World) -> None:
     before = dict.fromkeys(NAMES, BEFORE)
     assert kept_by(ended.context, "r-1", before, before | {"web-1": "d" * 16}) == LATER_TEXT
