@@ -14,7 +14,7 @@ from controller.adapters.files.atomic import write_atomically
 from controller.adapters.store import Store, database_url
 from controller.cli.progress import EventLog
 from controller.cli.request import REQUEST_FILE
-from controller.cli.run_setup import holding, listening
+from controller.cli.run_setup import holding, listening, unfinished_rows
 from controller.model.errors import BadInput, DatabaseLost, HostFailed, RatchetError
 from controller.model.events import Event, Notice
 from controller.model.run import RunResult
@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 
 def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "optimize") -> RunResult:
-    """Run or continue the workflow of `request` to its end. Raises FleetLocked, and what the workflow raises.
+    """Run or continue the workflow of `request` to its end. Raises FleetLocked, BadInput where there is nothing to
+    resume any more, and what the workflow raises.
 
     `action`: how the audit log names it.
     """
@@ -45,6 +46,8 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
         holding(context, run_id=run_id, since=context.now()) as held,
         held.accounted(action, hosts, f"{request.get('strategy', 'first-winner')}: {names}", evidence) as outcome,
     ):
+        if action == "resume":
+            unfinished_rows(context.store, run_id)  # whoever had the fleet until now may have ended it
         log = _open_log(context, run_id, request)
         shown = context.observer
 

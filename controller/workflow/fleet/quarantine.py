@@ -139,7 +139,10 @@ def tell_left_out(
         return result
     baselines = context.store.baselines(context.fleet.name)
     touched = [host for host in out if host in result.baseline_before]
-    unverified = [host for host in touched if not _on(baselines[host].configuration, statuses.get(host))]
+    # A host that was set up anew since may have none on record.
+    unverified = [
+        host for host in touched if host not in baselines or not _on(baselines[host].configuration, statuses.get(host))
+    ]
     words = [f"{host} is quarantined: {why}" for host, why in out.items()]
     status = result.status
     if unverified:

@@ -122,3 +122,18 @@ def test_what_is_in_the_way_of_a_runs_folder_is_bad_input(
         (project.root / there).mkdir()
     assert main(["--project", str(project.root), "resume", "r-old"]) == 2
     assert f"{there}" in capsys.readouterr().err
+
+
+def test_a_run_that_was_ended_while_it_was_looked_up_is_not_begun_again(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> dict[str, object]:
+        Store(database_url(project)).record_run(
+            run_id="r-old", fleet="old", status="failed", started_at="2026-01-01T00:00:00Z", result="{}"
+        )
+        return GOOD
+
+    monkeypatch.setattr("controller.cli.request.read_request", ended)
+    assert main(["--project", str(project.root), "resume", "r-old"]) == 2
+    assert "no unfinished run r-old" in capsys.readouterr().err and unfinished(project) == ["r-new"]
+    assert not (project.runs / "r-old/log.jsonl").exists()

@@ -231,6 +231,13 @@ def test_a_host_that_the_run_never_touched_cannot_make_it_unverified(context: Ru
     assert exit_code(told) == 3
 
 
+def test_a_host_that_was_set_up_anew_keeps_no_earlier_run_from_its_end(context: RunContext) -> None:
+    context.store.forget("web", ["web-2"])
+    leave_out(context, "r-2", {"web-2": "has no confirmed baseline yet"})
+    told = tell_left_out(context, result(), {"web-1": ID}, {"web-2": FIT})
+    assert told.status == "unverified" and "web-2: its baseline could not be verified" in told.message
+
+
 def test_the_alert_command_gets_one_line_of_json_and_its_failure_is_a_notice(
     context: RunContext, events: list[Event], tmp_path: Path
 ) -> None:
