@@ -119,16 +119,18 @@ def work_id(what: str) -> str:
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: what it holds is given back, and its end is accounted for."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and the terminal's end, end a command as Ctrl-C does: what it holds is given back, and its end is
+    accounted for."""
+    main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def accounts_of(project: Project, fleet: str, store: Store, tell: Callable[[str], None]) -> Accounts:
@@ -156,7 +158,7 @@ def holding_servers(
 
     store, name = open_store(project), run_id or work_id(what)
     hold = FleetHold(project, store, fleet, run_id=name, since=_now(), lost=tell, tell=tell, by_force=by_force)
-    with sigterm_as_ctrl_c(), hold:
+    with signals_as_ctrl_c(), hold:
         yield hold
 
 
@@ -189,7 +191,7 @@ def holding(context: RunContext, *, run_id: str, since: str, by_force: bool = Fa
         tell=tell,
         by_force=by_force,
     )
-    with sigterm_as_ctrl_c(), hold:
+    with signals_as_ctrl_c(), hold:
         fleet = context.fleet
         claims = Claims(
             fleet.hosts, fleet=fleet.name, run_id=run_id, generation=hold.generation, holder=hold.name, lost=lost
@@ -206,7 +208,9 @@ def listening(
     *,
     instead: Callable[[], str] = lambda: "",
 ) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the work to stop: once, and more than once; what is said then must be so.
+    """SIGINT, SIGTERM and SIGHUP ask the work to stop: once, and more than once; what is said then must be so.
+
+    Where the terminal's end is to be ignored (nohup), it still is.
 
     `instead`: asked what to say in place of that; empty where that is so. What it raises ends the work at once.
     """
@@ -221,7 +225,10 @@ def listening(
         with contextlib.suppress(RuntimeError, OSError, ValueError):
             print(f"\n{text}", file=sys.stderr, flush=True)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asking.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in asking}
     try:
         yield
     finally:

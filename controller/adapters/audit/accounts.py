@@ -24,7 +24,8 @@ def signals_wait() -> Iterator[None]:
         yield  # no handler runs here
         return
     came: list[int] = []
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    known = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heeded = [number for number in known if signal.getsignal(number) is not None]
     before = {number: signal.signal(number, lambda which, _: came.append(which)) for number in heeded}
     try:
         yield

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from controller.cli.run_setup import signals_as_ctrl_c
 
 PROGRAM = """
 import contextlib, datetime, os, pathlib, signal, sys, threading, time, types
@@ -21,6 +24,7 @@ from controller.model.run import RunResult
 from controller.workflow.fleet.claims import Claims
 from controller.workflow.context import RunContext
 
+signal.signal(signal.SIGHUP, signal.SIG_IGN if os.environ.get("NOHUP") else signal.SIG_DFL)
 when, number, root = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
 RESULT = RunResult(
     run_id="r-1", fleet="web", seed=1, status="completed", started_at="2026-01-01T00:00:00Z", seconds=1.0, trials=[],
@@ -67,7 +71,7 @@ def run(when: str, number: int, root: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [2, 15])
+@pytest.mark.parametrize("number", [1, 2, 15])
 def test_a_signal_while_the_hosts_are_given_back_loses_no_verdict(number: int, tmp_path: Path) -> None:
     done = run("released", number, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -75,9 +79,26 @@ def test_a_signal_while_the_hosts_are_given_back_loses_no_verdict(number: int, t
     assert "the run has ended; its hosts are being given back" in done.stderr
 
 
-@pytest.mark.parametrize("number", [2, 15])
+@pytest.mark.parametrize("number", [1, 2, 15])
 def test_a_signal_before_the_work_has_begun_ends_the_command(number: int, tmp_path: Path) -> None:
     done = run("taken", number, tmp_path)
     assert (done.returncode, done.stdout) == (130, "")
     assert "interrupted" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_terminal_s_end_is_ignored_where_it_is_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOHUP", "1")
+    done = run("taken", 1, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["status"] == "completed"
+
+
+def test_the_terminal_s_end_ends_what_is_held_for_servers_as_ctrl_c_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_as_ctrl_c():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
