@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -10,12 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from controller.model.errors import BadInput
 
 COMMAND_SECONDS = 30
 LARGEST_BYTES = 64 << 10
 HIDDEN = "***"
+# A shorter secret is in too many words to be hidden wherever it stands; where it stands as one, it is (_MARKED).
+SHORTEST_HIDDEN = 4
+# Of others' variables, whose name says secret and whose value may be `true`.
+SHORTEST_OF_OTHERS = 8
 
 TOKEN = "HCLOUD_TOKEN"  # noqa: S105 - the variable's name
 DATABASE = "RATCHET_DATABASE_URL"
@@ -30,6 +36,18 @@ _THEIRS = re.compile(
 )
 # Where Ansible finds a secret: without them it finds none.
 _ANSIBLES_PATHS = re.compile(r"ANSIBLE_\w+_FILE$")
+
+# What leads to a secret is none.
+_LEADS = ("_FILE", "_FD", "_COMMAND")
+# Secrets by what stands before them: a URL's password, an option's, a header's; and private keys, also broken off.
+_MARKED = (
+    re.compile(r"(://[^\s/:@]*:)\S+(?=@)"),
+    re.compile(r"(?i)(\b\w*(?:password|passwd|token|secret)=)[^\s&'\"]+"),
+    re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:bearer|basic)\s+)[^\s'\",]+"),
+    re.compile(r"(?s)(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END [A-Z ]*-----|\Z)"),
+)
+# As they were read, and as they are written in URLs, JSON and Python.
+_known: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,13 @@ def read_secret(environment: Mapping[str, str], name: str) -> Secret | None:
     A descriptor is read to its end and closed, so that no child inherits it; a command's first line counts. Both are
     asked once in a process. Raises BadInput, which names the variable and never what was read.
     """
+    secret = _read_secret(environment, name)
+    if secret is not None:
+        remember(secret.text)
+    return secret
+
+
+def _read_secret(environment: Mapping[str, str], name: str) -> Secret | None:
     plain, file, descriptor, command = sources(name)
     if environment.get(plain):
         return Secret(environment[plain].strip(), plain)
@@ -78,6 +103,35 @@ def masked(text: str, *secrets: str) -> str:
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def remember(*secrets: str) -> None:
+    """Have `hidden` hide them."""
+    for text in {part for secret in secrets for part in (secret, *secret.splitlines())}:
+        if len(text) >= SHORTEST_HIDDEN:
+            written = {quote(text), quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], repr(text)[1:-1]}
+            _known.update(written | {text})
+
+
+def remember_environment(environment: Mapping[str, str]) -> None:
+    """Remember what is secret by its variable's name."""
+    for name, value in environment.items():
+        if is_secret(name) and not name.endswith(_LEADS):
+            own = name in {TOKEN, DATABASE, "PGPASSWORD"}
+            remember(*(part for part in [value.strip()] if own or len(part) >= SHORTEST_OF_OTHERS))
+
+
+def hidden(text: str) -> str:
+    """The text for a log: without any secret that this process has come to know, or that is marked as one."""
+    text = masked(text, *_known)
+    for pattern in _MARKED:
+        text = pattern.sub(rf"\g<1>{HIDDEN}", text)
+    return text
+
+
+def end_of(text: str, longest: int = 300) -> str:
+    """The end of what somebody said, for a log: hidden first, as half a secret would not be known."""
+    return hidden(text).strip()[-longest:]
 
 
 def _of_file(variable: str, name: str) -> str:

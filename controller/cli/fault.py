@@ -8,12 +8,13 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from controller.adapters.secrets import hidden
 from controller.model.errors import RatchetError, Unexpected, unexpected
 
 
 def fault(error: Exception, args: argparse.Namespace) -> Unexpected:
     """The error to tell in its place; its traceback is written where the sentence says."""
-    trace = "".join(traceback.format_exception(error))
+    trace = hidden("".join(traceback.format_exception(error)))
     step = f"report it, please, with {_kept(trace, args)}; what is unfinished: controller runs"
     return unexpected(error, f"controller {args.command}", step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from controller.cli.progress import NEVER_MIND
 from controller.model.errors import printable
 from controller.workflow.fleet.provision import Progress
+
+log = logging.getLogger(__name__)
 
 MARKS = {"working": "", "ready": "done: ", "failed": "FAILED: "}
 
@@ -67,6 +70,7 @@ class HostSteps:
     def __call__(self, progress: Progress) -> None:
         name = f"{progress.host}: " if progress.host else ""
         text = printable(f"{name}{MARKS[progress.state]}{progress.text}")
+        log.log(logging.WARNING if progress.state == "failed" else logging.INFO, "%s", text)
         with self._lock, NEVER_MIND:
             if self._bars is None:
                 self._console.print(text, markup=False, soft_wrap=True)

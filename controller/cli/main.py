@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
+import shlex
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from controller import __version__
 from controller.cli import streams
+
+VERBOSE = "verbose of "
 
 # command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit code.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -31,11 +37,21 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+log = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A command's parser, and those of its words: -v may stand after each. argparse would let the last one win."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        text = "log to stderr what is asked of hosts and cloud (-vv: all of it)"
+        self.add_argument("-v", "--verbose", action="count", default=0, dest=f"{VERBOSE}{self.prog}", help=text)
+
+
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser; only the chosen command's module is imported, so that `--help` stays fast."""
-    parser = argparse.ArgumentParser(
-        prog="controller", description="Tune nginx fleets by experiment: measured, proven, reversible."
-    )
+    parser = _Parser(prog="controller", description="Tune nginx fleets by experiment: measured, proven, reversible.")
     parser.add_argument("--version", action="version", version=f"controller {__version__}")
     parser.add_argument("--project", type=Path, default=None, metavar="DIR", help="project folder (default: here)")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -70,17 +86,31 @@ def main(argv: list[str] | None = None) -> int:
 def _obey(arguments: list[str]) -> int:
     """Every error as one message and an exit code."""
     args = build_parser(_command(arguments)).parse_args(arguments)
+    args.verbose = sum(count for name, count in vars(args).items() if name.startswith(VERBOSE))
+    from controller.cli.logs import logged
+
+    started = time.monotonic()
+    with logged(args):
+        log.info("controller %s: %s", __version__, shlex.join(arguments))
+        code = _carry_out(args)
+        log.info("ended with %d after %.1f s", code, time.monotonic() - started)
+    return code
+
+
+def _carry_out(args: argparse.Namespace) -> int:
     from controller.model.errors import DatabaseLost, RatchetError
 
     try:
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
     except RatchetError as error:
+        log.error("%s", error)
         print(f"controller: {error}", file=sys.stderr, flush=True)
         if isinstance(error, DatabaseLost):
             # What still waits for the database would keep the process from its end.
             os._exit(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
+        log.warning("interrupted")
         print("controller: interrupted", file=sys.stderr)
         return 130
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -27,6 +28,8 @@ from controller.model.trial import Judgement, TrialPlan
 from controller.report.words import effect_words, reason_words
 
 PLAIN_EVERY_PAIRS = 5
+
+log = logging.getLogger(__name__)
 
 # What cannot be told (a terminal that went away, a full disk, a trial whose start another process has told) ends no
 # work. rich answers a pipe that is gone with SystemExit.
@@ -74,6 +77,7 @@ class ProgressDisplay:
                 self._progress.stop()
 
     def __call__(self, event: Event) -> None:
+        _log(event)
         if self._quiet:
             return
         with self._lock, NEVER_MIND:
@@ -136,6 +140,27 @@ class ProgressDisplay:
             self._say(f"  {what}: {live}, {judgement.action if event.phase == 'trial' else _ended(judgement)}")
         elif judgement.pairs % PLAIN_EVERY_PAIRS == 0:
             self._say(f"  {what}: {live}, {judgement.action}, {left}")
+
+
+def _log(event: Event) -> None:
+    match event:
+        case StepStarted():
+            log.info("%s", event.text)
+        case Notice():
+            log.log(logging.WARNING if event.level == "warning" else logging.INFO, "%s: %s", event.host, event.text)
+        case TrialStarted():
+            plan = event.plan
+            name, hosts = f"{plan.experiment.name}/{plan.variant.name}", ", ".join(plan.hosts)
+            log.info("trial %d: probing %s on %s, seed %d", plan.number, name, hosts, plan.seed)
+        case PairJudged():
+            said = event.judgement
+            what = f"trial {event.trial}, {event.phase}, {event.host}"
+            log.debug("%s: pair %d: %s, %s", what, event.number, _evidence(said), said.action)
+        case TrialEnded():
+            result = event.result
+            log.info("trial %d: %s, %s: %s", result.trial, result.verdict, result.reason, result.note)
+        case TrialSettled():
+            log.info("trial %d: %s", event.trial, event.text)
 
 
 def _ended(judgement: Judgement) -> str:

@@ -58,7 +58,8 @@ def _apart(args: argparse.Namespace, run_id: str) -> int:
     print(f"resuming {run_id}", file=sys.stderr, flush=True)
     project = ["--project", str(args.project)] if args.project else []
     # -P: with -m Python would look for every module in the working folder first, where anything may be.
-    command = [sys.executable, "-P", "-m", "controller", *project, "resume", run_id, "--output", args.output]
+    verbose = ["-v"] * args.verbose
+    command = [sys.executable, "-P", "-m", "controller", *verbose, *project, "resume", run_id, "--output", args.output]
     with subprocess.Popen(command) as process:
         # Ctrl-C reaches every process of the terminal: it is the run's to hear, and this one's to wait.
         handlers = {

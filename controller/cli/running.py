@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from controller.adapters.audit import ENDED_RUN, INTERRUPTED, Outcome
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.store import Store, database_url
+from controller.cli.logs import log_of_run
 from controller.cli.progress import EventLog
 from controller.cli.request import REQUEST_FILE
 from controller.cli.run_setup import holding, listening, unfinished_rows
@@ -92,6 +93,7 @@ def _open_log(context: RunContext, run_id: str, request: dict[str, Any]) -> Even
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / REQUEST_FILE, json.dumps(request))
+        log_of_run(folder)
         return EventLog(folder / "log.jsonl")
     except OSError as error:
         in_the_way = isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError)

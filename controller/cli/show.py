@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.runs import read_run, recorded_trials
+    from controller.cli.logs import NAME
     from controller.cli.run_setup import find_project, named_run
 
     project = find_project(args)
@@ -29,12 +30,15 @@ def run(args: argparse.Namespace) -> int:
         trials = recorded_trials(project, plan, [trial.trial for trial in result.trials])
         plan = plan.model_copy(update={"trials": trials})
     commits = _commits(project, plan.run_id)
+    log = f"runs/{plan.run_id}/{NAME}"
+    is_logged = (project.root / log).is_file()
     if args.output == "json":
         documents = {
             "run_id": plan.run_id,
             "plan": plan.model_dump(mode="json"),
             "result": None if result is None else result.model_dump(mode="json"),
             "commits": [commit.model_dump(mode="json") for commit in commits],
+            "log": log if is_logged else None,
         }
         print(json.dumps(documents))
         return 0
@@ -42,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
     from controller.report.text import run_text
 
-    Console(highlight=False).print(run_text(plan, result, commits))
+    console = Console(highlight=False)
+    console.print(run_text(plan, result, commits))
+    if is_logged:
+        console.print(f"log: {log}", markup=False)
     return 0
 
 

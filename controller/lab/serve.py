@@ -17,7 +17,7 @@ from controller.lab.state import sole_server, volume_folder
 def serve(lab: str, port: int, *, announce: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, on loopback only. `port` 0 picks a free one."""
     require_parts()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     folder = volume_folder(lab, create=True)
     assert folder is not None  # noqa: S101 - narrows the type
     with sole_server(lab, folder), socket.create_server((ADDRESS, port)) as listener:

@@ -6,8 +6,11 @@ Anything that is not a RatchetError is a bug; in a step of a run it becomes Unex
 
 from __future__ import annotations
 
+import logging
 import traceback
 from typing import ClassVar
+
+log = logging.getLogger(__name__)
 
 
 def printable(text: str) -> str:
@@ -102,5 +105,6 @@ def unexpected(error: BaseException, where: str, next_step: str = RUN_ENDED) -> 
         where=where,
         next_step=next_step,
     )
+    log.error("a fault of Ratchet's own in %s", where, exc_info=error)
     found.traceback = "".join(traceback.format_exception(error))
     return found

@@ -7,6 +7,8 @@ from that queue what has its own version. So no process carries out another's ru
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +25,10 @@ STEPS_VERSION = "2"
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+# Else DBOS adds a handler of its own, which writes to stderr, and passes nothing on.
+logging.getLogger("dbos").addHandler(logging.NullHandler())
+
 
 @contextmanager
 def launched(database_url: str, executor_id: str) -> Iterator[None]:
@@ -36,7 +42,7 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
         "system_database_url": database_url,
         "executor_id": executor_id,
         "application_version": _version(executor_id),
-        "log_level": "CRITICAL",
+        "log_level": logging.getLevelName(logging.getLogger("dbos").getEffectiveLevel()),
     }
     try:
         DBOS(config=config)
@@ -96,13 +102,18 @@ def step(name: str, function: Callable[[], T]) -> T:
     """
 
     def guarded() -> dict[str, Any]:
+        started = time.monotonic()
+        log.info("step %s begins", name)
         try:
-            return {"value": function()}
+            done = {"value": function()}
+            log.info("step %s ended in %.1f s", name, time.monotonic() - started)
+            return done
         except RatchetError as error:
             kind, failure, trace = _known(type(error)), error, ""
         except (Exception, SystemExit) as error:
             fault = unexpected(error, name)
             kind, failure, trace = "Unexpected", fault, fault.traceback
+        log.warning("step %s failed after %.1f s: %s: %s", name, time.monotonic() - started, kind, failure.what)
         return {
             "error": kind,
             "what": failure.what,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -23,9 +24,11 @@ from controller.adapters.ansible.strays import (
     new_call,
     remove_left_folders,
 )
-from controller.adapters.secrets import is_secret
+from controller.adapters.secrets import end_of, is_secret
 from controller.model.errors import BadInput, HostFailed, printable
 from controller.model.project import Project, bundle
+
+log = logging.getLogger(__name__)
 
 HostStatus = Literal["ok", "failed", "unreachable"]
 
@@ -115,6 +118,15 @@ class _Collector:
             outcome.status = "unreachable" if kind == "runner_on_unreachable" else "failed"
             outcome.task = str(data.get("task", ""))
             outcome.message = _message(result)
+        log.debug(
+            "%s: %s: %s%s in %.1f s%s",
+            data.get("host"),
+            data.get("task"),
+            kind.removeprefix("runner_on_"),
+            ", changed" if result.get("changed") else "",
+            float(data.get("duration") or 0),
+            "" if kind == "runner_on_ok" else f": {end_of(_message(result))}",
+        )
 
 
 def _message(result: dict[str, Any]) -> str:
@@ -205,9 +217,11 @@ def run_playbook(
             f"no playbook {playbook}", where=str(project.playbooks), next_step="restore playbooks/, or reinstall"
         )
     marks = {FLEET_VARIABLE: f"{project.root}:{fleet}", CALL_VARIABLE: new_call()}
-    if not check:
-        # Who changes nothing ends nothing: it may not hold the fleet.
-        end_leftovers(marks[FLEET_VARIABLE])
+    # Who changes nothing ends nothing: it may not hold the fleet.
+    if not check and (ended := end_leftovers(marks[FLEET_VARIABLE])):
+        log.warning("ended %d processes of a playbook that a killed controller has left", ended)
+    what = f"{playbook}{' --check' if check else ''} on {', '.join(limit) if limit else f'fleet {fleet}'}"
+    log.info("%s begins", what)
     collector = _Collector(on_task)
     try:
         remove_left_folders()
@@ -249,10 +263,13 @@ def run_playbook(
     output = "\n".join(collector.lines)
     if runner.status == "timeout":
         output += f"\nended after {timeout:.0f} s"
-    return PlaybookResult(
+    result = PlaybookResult(
         playbook=playbook,
         rc=int(runner.rc if runner.rc is not None else 1),
         seconds=time.monotonic() - started,
         hosts=collector.hosts,
         output=output,
     )
+    said = "; ".join(f"{host}: {end_of(message)}" for host, message in sorted(result.failures().items()))
+    log.info("%s: %s, exit %d in %.1f s: %s", what, runner.status, result.rc, result.seconds, said or "no host failed")
+    return result

@@ -60,7 +60,7 @@ def read_run(project: Project, reference: str) -> tuple[RunPlan, RunResult | Non
         raise BadInput(
             f"run {run_id} has no plan, so nothing was measured{ended}",
             where=str(folder),
-            next_step="look at its log.jsonl, then run the experiment again",
+            next_step="look at its log.jsonl and controller.log, then run the experiment again",
         )
     return plan, result
 

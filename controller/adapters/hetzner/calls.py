@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import requests
-from hcloud import APIException
+from hcloud import APIException, Client
 from hcloud.actions import ActionException
 
 from controller.adapters.hetzner.access import SOURCES
@@ -23,6 +25,26 @@ MALFORMED = (LookupError, TypeError, AttributeError, ValueError)
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+
+def log_answers(client: Client) -> None:
+    """Log each answer that the client gets, those that the SDK tries again after too; never what was sent."""
+    # No part of the SDK's interface: without it, calls go on, and a test fails.
+    session = getattr(getattr(client, "_client", None), "_session", None)
+    if isinstance(session, requests.Session):
+        session.hooks["response"].append(_log_answer)
+
+
+def _log_answer(answer: requests.Response, *_: Any, **__: Any) -> None:
+    code = ""
+    if not answer.ok:
+        with suppress(*MALFORMED):
+            code = f" {answer.json()['error']['code']}"
+    seconds = answer.elapsed.total_seconds()
+    request = answer.request
+    log.info("%s %s: %d%s in %.2f s", request.method, request.path_url, answer.status_code, code, seconds)
+
 
 def call(what: str, function: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
     """Call the API, again after a pause when the failure may pass by itself. `function` reads the answer, too.
@@ -34,6 +56,8 @@ def call(what: str, function: Callable[[], T], *, sleep: Callable[[float], None]
             return function()
         except (APIException, ActionException, requests.RequestException, *MALFORMED) as error:
             failure = classify(what, error)
+            again = "" if pause is None or not isinstance(failure, Transient) else f"; again in {pause:.1f} s"
+            log.warning("%s%s", failure.what, again)
             if not isinstance(failure, Transient):
                 raise failure from None
             if pause is None:

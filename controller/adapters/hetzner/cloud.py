@@ -20,7 +20,7 @@ from hcloud.ssh_keys import SSHKey
 from controller import __version__
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.hetzner.access import Access
-from controller.adapters.hetzner.calls import call, classify
+from controller.adapters.hetzner.calls import call, classify, log_answers
 from controller.adapters.hetzner.domain import (
     FLEET_LABEL,
     CloudServer,
@@ -59,6 +59,7 @@ class Cloud:
             application_version=__version__,
             timeout=HTTP_SECONDS,  # one attempt's (connect, read)
         )
+        log_answers(self._client)
         self._token = access.token
         self._sleep = sleep
         self._clock = clock

@@ -16,8 +16,9 @@ from controller.adapters.files.atomic import replacing
 from controller.adapters.files.documents import is_there
 from controller.adapters.files.known_hosts import trusted_keys
 from controller.adapters.patience import spread
+from controller.adapters.secrets import end_of
 from controller.adapters.ssh.failures import ConnectionBroken, UnknownHostKey, classify, telling
-from controller.adapters.ssh.stream import PACE_SECONDS, Stream, chunks, close_quietly, end_input, exit_status
+from controller.adapters.ssh.stream import PACE_SECONDS, Heard, Stream, chunks, close_quietly, end_input, exit_status
 from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 from controller.model.fleet import Host
 
@@ -37,8 +38,12 @@ LARGEST_DOWNLOAD_BYTES = 1 << 30
 # 8 KiB/s: an old ISDN line takes it, and a host that drips is given up within a minute.
 LEAST_DOWNLOADED = int(PACE_SECONDS) * 8 << 10
 
-# paramiko logs each failure with a traceback; they are told by the errors raised here.
-logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+# A command, as far as a log tells it.
+LONGEST_LOGGED = 300
+
+log = logging.getLogger(__name__)
+# Its tracebacks are for a log: without one, they are not for stderr.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 # What paramiko would still speak, for the sake of old servers: Debian 12's sshd speaks better. What is left encrypts
 # before it authenticates, and agrees on keys over curve25519, ML-KEM or a large group.
@@ -68,10 +73,10 @@ class Connection:
         Raises HostFailed when it takes longer, floods, or the connection breaks.
         """
         taken: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
-        with self._started(command) as channel:
+        with self._started(command) as (channel, heard):
             end_input(channel, self._host.name)
             deadline = time.monotonic() + timeout
-            for source, data in chunks(channel, self._host.name, idle=timeout, deadline=deadline):
+            for source, data in chunks(channel, self._host.name, heard, idle=timeout, deadline=deadline):
                 taken[source] += data
                 if len(taken[source]) > LARGEST_OUTPUT_BYTES:
                     raise HostFailed("the command wrote more than 16 MiB", where=self._host.name)
@@ -81,7 +86,7 @@ class Connection:
     @contextmanager
     def stream(self, command: str) -> Iterator[Stream]:
         """A command to talk with while it runs. Raises HostFailed."""
-        with self._started(command) as channel, Stream(channel, self._host.name) as stream:
+        with self._started(command) as (channel, heard), Stream(channel, self._host.name, heard) as stream:
             yield stream
 
     def download(self, command: str, local: Path, *, idle: float = 30.0, limit: int = LARGEST_DOWNLOAD_BYTES) -> None:
@@ -93,25 +98,21 @@ class Connection:
 
         Raises HostFailed when the command fails, floods or drips, the connection breaks, or the disk here is full.
         """
-        said, size = b"", 0
-        with replacing(local) as file, self._started(command) as channel:
+        with replacing(local) as file, self._started(command) as (channel, heard):
             end_input(channel, self._host.name)
-            parts = chunks(channel, self._host.name, idle=idle, deadline=float("inf"), least=LEAST_DOWNLOADED)
+            parts = chunks(channel, self._host.name, heard, idle=idle, deadline=float("inf"), least=LEAST_DOWNLOADED)
             for source, data in parts:
                 if source == "err":
-                    said = (said + data)[-4096:]
                     continue
-                size += len(data)
-                if size > limit:
+                if heard.out > limit:
                     raise HostFailed(f"the command wrote more than {limit} bytes", where=self._host.name)
                 file.write(data)
             status = exit_status(channel, self._host.name)
             if status != 0:
-                reason = said.decode(errors="replace").strip() or "it gave no reason"
-                raise HostFailed(f"`{command}` ended with {status}: {reason}", where=self._host.name)
+                raise HostFailed(f"`{command}` ended with {status}: {heard.reason()}", where=self._host.name)
 
     @contextmanager
-    def _started(self, command: str) -> Iterator[paramiko.Channel]:
+    def _started(self, command: str) -> Iterator[tuple[paramiko.Channel, Heard]]:
         transport = self._client.get_transport()
         step = "is the host overloaded, or its account locked? controller status shows it"
         with telling("the host does not start a command", self._host.name, step):
@@ -120,10 +121,21 @@ class Connection:
             channel = transport.open_session(timeout=CHANNEL_SECONDS)
             channel.settimeout(SEND_SECONDS)
             channel.exec_command(command)
+        heard, started = Heard(), time.monotonic()
         try:
-            yield channel
+            yield channel, heard
         finally:
             close_quietly(channel)
+            log.info(
+                "%s: `%s`: %s in %.2f s, %d bytes; %d on stderr: %s",
+                self._host.name,
+                command[:LONGEST_LOGGED],
+                f"exit {channel.exit_status}" if channel.exit_status >= 0 else "no exit code",
+                time.monotonic() - started,
+                heard.out,
+                heard.err,
+                end_of(heard.said.decode(errors="replace")) or "nothing",
+            )
 
 
 @contextmanager
@@ -162,7 +174,8 @@ def ask(
         try:
             with connect(host, user, attempts=attempts, sleep=sleep) as connection:
                 return connection.run(command, timeout=timeout)
-        except ConnectionBroken:
+        except ConnectionBroken as error:
+            log.warning("%s: %s; once more in %.1f s", host.name, error.what, pause)
             sleep(pause)
     with connect(host, user, attempts=attempts, sleep=sleep) as connection:
         return connection.run(command, timeout=timeout)
@@ -172,14 +185,19 @@ def _connected(
     host: Host, user: str, key: paramiko.PKey, *, attempts: int, sleep: Callable[[float], None]
 ) -> paramiko.SSHClient:
     for attempt in range(1, attempts + 1):
+        started = time.monotonic()
         try:
-            return _connect_once(host, user, key)
+            client = _connect_once(host, user, key)
+            log.debug("%s: connected as %s in %.2f s", host.name, user, time.monotonic() - started)
+            return client
         except Transient as error:
             if attempt == attempts:
                 raise HostFailed(
                     f"{error.what} (tried {attempts} times)", where=error.where, next_step=error.next_step
                 ) from None
-            sleep(next(spread([BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1]])))
+            pause = next(spread([BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS)) - 1]]))
+            log.warning("%s: attempt %d of %d failed, again in %.1f s", host.name, attempt, attempts, pause)
+            sleep(pause)
     raise ValueError("attempts must be at least 1")
 
 
@@ -216,7 +234,9 @@ def _connect_once(host: Host, user: str, key: paramiko.PKey) -> paramiko.SSHClie
         client.close()
         if connection is not None:
             connection.close()
-        raise classify(error, host, user) from None
+        failure = classify(error, host, user)
+        log.warning("%s: %s", failure.where, failure.what)
+        raise failure from None
     return client
 
 

@@ -6,6 +6,7 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
@@ -24,12 +25,32 @@ BROKEN = "the connection broke under the command"
 Source = Literal["out", "err"]
 
 
+@dataclass
+class Heard:
+    """How many bytes a command has written, and the end of what it said on stderr."""
+
+    out: int = 0
+    err: int = 0
+    said: bytes = b""
+
+    def take(self, source: Source, data: bytes) -> None:
+        if source == "out":
+            self.out += len(data)
+        else:
+            self.err += len(data)
+            self.said = (self.said + data)[-STDERR_KEPT_BYTES:]
+
+    def reason(self) -> str:
+        return self.said.decode(errors="replace").strip() or "it gave no reason"
+
+
 def chunks(
-    channel: paramiko.Channel, host: str, *, idle: float, deadline: float, least: int = 0
+    channel: paramiko.Channel, host: str, heard: Heard, *, idle: float, deadline: float, least: int = 0
 ) -> Iterator[tuple[Source, bytes]]:
     """Both outputs of a command as they come, to their end.
 
     Args:
+        heard: told of each chunk.
         idle: the longest silence, in seconds.
         deadline: by the monotonic clock.
         least: bytes that have to come within each PACE_SECONDS: a host that drips is never silent.
@@ -58,6 +79,7 @@ def chunks(
             chunk = _next(channel)
         if chunk is not None:
             taken += len(chunk[1])
+            heard.take(*chunk)
             yield chunk
             if waited > PACE_SECONDS:
                 _check_pace(channel, host, taken, least)
@@ -117,10 +139,10 @@ def exit_status(channel: paramiko.Channel, host: str) -> int:
 class Stream:
     """A running command that is talked to in lines. Closing it ends the command's input; that is its sign to stop."""
 
-    def __init__(self, channel: paramiko.Channel, host: str) -> None:
+    def __init__(self, channel: paramiko.Channel, host: str, heard: Heard) -> None:
         self._channel = channel
         self._host = host
-        self._stderr = b""
+        self._heard = heard
         self._closed_here = False
 
     def __enter__(self) -> Stream:
@@ -150,9 +172,8 @@ class Stream:
         pending = b""
         deadline = time.monotonic() + longest
         try:
-            for source, data in chunks(self._channel, self._host, idle=timeout, deadline=deadline):
+            for source, data in chunks(self._channel, self._host, self._heard, idle=timeout, deadline=deadline):
                 if source == "err":
-                    self._stderr = (self._stderr + data)[-STDERR_KEPT_BYTES:]
                     continue
                 *whole, pending = (pending + data).split(b"\n")
                 for line in whole:
@@ -169,8 +190,7 @@ class Stream:
             yield pending.decode(errors="replace")
         status = exit_status(self._channel, self._host)
         if status != 0:
-            said = self._stderr.decode(errors="replace").strip() or "it gave no reason"
-            raise HostFailed(f"the command ended with {status}: {said}", where=self._host)
+            raise HostFailed(f"the command ended with {status}: {self._heard.reason()}", where=self._host)
 
     def close(self) -> None:
         """End the conversation. Safe from any thread, and more than once."""

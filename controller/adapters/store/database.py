@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 
 from controller.adapters.files.private_state import state_folder
 from controller.adapters.patience import spread
-from controller.adapters.secrets import DATABASE, masked, read_secret
+from controller.adapters.secrets import DATABASE, is_secret, masked, read_secret, remember
 from controller.adapters.store import postgresql, schema
 from controller.adapters.store.tables import audit_heads, baselines, commits, quarantine, runs
 from controller.model.errors import BadInput, HostFailed
@@ -25,6 +26,10 @@ SQLITE_WAIT_SECONDS = 20
 BACKOFF_SECONDS = (0.2, 1.0, 3.0)
 # The day of 1970-01-01 as SQLite counts days.
 UNIX_EPOCH_DAY = 2440587.5
+# A transaction that takes longer has waited: for another writer, or for the server.
+WAITED_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 def database_url(project: Project) -> str:
@@ -69,6 +74,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._hidden = _passwords(url)
+        _remember(url)
         try:
             self._engine = _engine(sa.make_url(url))
             self.upgraded = schema.upgrade(self._engine, _shown(url))
@@ -88,6 +94,7 @@ class Store:
 
         A connection that is refused or a database that is locked is waited for before the block begins.
         """
+        started = time.monotonic()
         try:
             with self._connected() as connection, connection.begin():
                 yield connection
@@ -98,12 +105,16 @@ class Store:
                 f"the database failed: {self._told(error)}",
                 next_step="free its disk or lock, or start it, then run the command again",
             ) from None
+        finally:
+            if (seconds := time.monotonic() - started) > WAITED_SECONDS:
+                log.info("a transaction took %.1f s", seconds)
 
     def _connected(self) -> sa.Connection:
         for pause in spread(BACKOFF_SECONDS):
             try:
                 return self._engine.connect()
-            except sa.exc.OperationalError:
+            except sa.exc.OperationalError as error:
+                log.warning("no connection to the database, again in %.1f s: %s", pause, self._told(error))
                 time.sleep(pause)
         return self._engine.connect()
 
@@ -245,6 +256,16 @@ def _passwords(url: str) -> list[str]:
     password = str(parts.password or "")
     options = [value for values in parts.query.values() for value in ([values] if isinstance(values, str) else values)]
     return [url, password, quote(password, safe=""), quote_plus(password), *options]
+
+
+def _remember(url: str) -> None:
+    """For logs, which have other words in them than errors: only what is secret for sure."""
+    try:
+        parts = sa.engine.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return
+    options = [str(value) for name, value in parts.query.items() if is_secret(name)]
+    remember(str(parts.password or ""), *options)
 
 
 def _shown(url: str) -> str:

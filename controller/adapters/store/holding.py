@@ -5,6 +5,7 @@ All times are the database's own clock, so that the clocks of the machines may b
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ HOLD_SECONDS = 60.0
 TICK_SECONDS = 1.0
 STOPPED_SECONDS = 5.0
 AWAKE_SECONDS = 15.0
+
+log = logging.getLogger(__name__)
 
 
 class FleetRow:
@@ -179,6 +182,7 @@ class FleetHold:
             raise
         if before is not None and before.run_id != self._lock.held_by.run_id:
             self._tell(f"fleet {self._fleet}: taken over from {before.words()}")
+        log.info("fleet %s is held as %s, generation %d", self._fleet, self._lock.held_by.run_id, self.generation)
         self._renewed = asked
         self._thread = threading.Thread(target=self._renew, name="fleet-row", daemon=True)
         self._thread.start()
@@ -197,6 +201,7 @@ class FleetHold:
                 self._renewed = asked
             except RatchetError as error:
                 self._trouble = error.what
+                log.warning("fleet %s: its row could not be renewed: %s", self._fleet, error.what)
 
     def _watch(self) -> None:
         """A renewal that hangs must not keep the work from its end.
@@ -230,3 +235,4 @@ class FleetHold:
             self._tell(f"fleet {self._fleet} is free in {self._seconds:.0f} s: {failure.what}")
         finally:
             self._lock.__exit__(kind, error, trace)
+            log.info("fleet %s is not held any more", self._fleet)

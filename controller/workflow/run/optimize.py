@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import check_kept, read_kept_text
 from controller.adapters.patience import tries
+from controller.adapters.secrets import hidden
 from controller.adapters.store import commits_of, read_commit, record_plan
 from controller.judge.pareto import pareto_sets
 from controller.model.commit import Commit
@@ -224,7 +225,7 @@ class Optimize(DBOSConfiguredInstance):
     def _keep_traceback(self, run_id: str, error: RatchetError) -> None:
         if isinstance(error, Unexpected):
             with contextlib.suppress(HostFailed, OSError):
-                write_atomically(self._context.run_directory(run_id) / "traceback.txt", error.traceback)
+                write_atomically(self._context.run_directory(run_id) / "traceback.txt", hidden(error.traceback))
 
     def _search(self, request: JsonDict, plan: RunPlan, steps: Steps) -> Iterator[Searched]:
         """Search experiment after experiment; nothing for `first-winner`."""

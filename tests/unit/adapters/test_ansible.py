@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,11 +68,19 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_each_host_is_told_apart_and_a_refusal_names_its_host(project: Project) -> None:
+def test_each_host_is_told_apart_and_a_refusal_names_its_host(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="controller.adapters.ansible")
     result = run_playbook(project, "prod", "say.yml", extra_vars={"refusing": "two"})
     assert {host: outcome.status for host, outcome in result.hosts.items()} == {"one": "ok", "two": "failed"}
     with pytest.raises(HostFailed, match="two: no, thanks"):
         result.raise_for_failures()
+    told = [re.sub(r"in \d+\.\d s", "in N s", record.getMessage()) for record in caplog.records]
+    assert told[0] == "say.yml on fleet prod begins"
+    assert {"one: Answer: ok in N s", "two: Refuse: failed in N s: no, thanks"} <= set(told)
+    assert "one: Tell the environment: ok, changed in N s" in told
+    assert told[-1] == "say.yml on fleet prod: failed, exit 2 in N s: two: no, thanks"
 
 
 def test_extra_vars_may_be_longer_than_an_argument_and_are_what_they_were_given_as(project: Project) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -164,6 +166,33 @@ def test_an_api_that_quotes_the_token_does_not_bring_it_to_light() -> None:
             cloud.servers("web")
         server.shutdown()
     assert "planted-secret" not in repr(caught.value) + str(caught.value)
+
+
+class _Busy(JsonHandler):
+    """Turns the first request away."""
+
+    asked = 0
+
+    def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
+        _Busy.asked += 1
+        busy = {"error": {"code": "service_error", "message": "busy", "details": None}}
+        self.answer(503, busy) if _Busy.asked == 1 else self.answer(200, {"servers": []})
+
+
+def test_each_answer_of_the_api_is_logged_and_why_a_call_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="controller.adapters.hetzner")
+    pauses: list[float] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        Cloud(Access(f"http://127.0.0.1:{server.server_port}/v1", "planted-secret"), sleep=pauses.append).servers("web")
+        server.shutdown()
+    told = [re.sub(r"in \d+\.\d\d s", "in N s", record.getMessage()) for record in caplog.records]
+    path = "GET /v1/servers?label_selector=ratchet-fleet%3Dweb&page=1&per_page=50"
+    assert told == [
+        f"{path}: 503 service_error in N s",
+        f"listing servers: busy (service_error); again in {pauses[0]:.1f} s",
+        f"{path}: 200 in N s",
+    ]
 
 
 @pytest.mark.parametrize(("old", "new"), [("cx11", "cx23"), ("cx22", "cx23"), ("cx52", "cx53"), ("cpx22", "cpx22")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import logging
 import re
 import shlex
 import socket
@@ -18,6 +19,7 @@ import paramiko
 import pytest
 
 from controller.adapters.files.keys import generate_key
+from controller.adapters.secrets import remember
 from controller.adapters.ssh import Connection, ask, connect
 from controller.adapters.ssh.connection import DISABLED_ALGORITHMS
 from controller.adapters.ssh.failures import ConnectionBroken
@@ -228,6 +230,25 @@ def test_a_download_is_whole_or_not_there(ssh: Connection, tmp_path: Path) -> No
         assert not (tmp_path / "other").exists()
 
 
+def test_each_command_is_logged_with_how_it_ended_and_what_it_said_last(
+    ssh: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    remember("tok-1234")
+    caplog.set_level(logging.INFO, logger="controller.adapters.ssh")
+    ssh.run("printf 12345; echo tok-1234 refused >&2; exit 3", timeout=10)
+    ssh.download("printf 123456", tmp_path / "evidence")
+    with ssh.stream("echo 123456; sleep 30") as channel:
+        next(channel.lines(timeout=10))
+    with pytest.raises(HostFailed):
+        ssh.run("echo " + "x" * 1000 + "; sleep 30", timeout=0.5)
+    told = [re.sub(r"in \d+\.\d\d s", "in N s", record.getMessage()) for record in caplog.records]
+    assert told[0].startswith("web-1: `printf 12345; echo tok-1234")
+    assert told[0].endswith("`: exit 3 in N s, 5 bytes; 17 on stderr: *** refused")
+    assert told[1] == "web-1: `printf 123456`: exit 0 in N s, 6 bytes; 0 on stderr: nothing"
+    assert told[2] == "web-1: `echo 123456; sleep 30`: no exit code in N s, 7 bytes; 0 on stderr: nothing"
+    assert "no exit code in N s, 1001 bytes" in told[3] and len(told[3]) < 500
+
+
 def test_a_host_key_that_is_not_known_is_refused_with_the_line_to_add(host: Host) -> None:
     host.known_hosts.write_text("")
     with pytest.raises(HostFailed, match="is not in known_hosts") as caught, connect(host, user="ratchet"):
@@ -257,11 +278,14 @@ def test_a_wrong_host_key_is_refused_at_once_and_loudly(host: Host) -> None:
     assert pauses == []
 
 
-def test_a_question_is_asked_again_when_the_connection_breaks_under_it(host: Host, tmp_path: Path) -> None:
+def test_a_question_is_asked_again_when_the_connection_breaks_under_it(
+    host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pauses: list[float] = []
     command = f"echo x >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) -gt 1 ] || exit {BREAKS}; echo yes"
     assert ask(host, "ratchet", command, timeout=10, sleep=pauses.append) == (0, "yes\n", "")
     assert len(pauses) == 1
+    assert f"once more in {pauses[0]:.1f} s" in caplog.text
 
 
 def test_a_question_under_which_the_connection_always_breaks_is_given_up(host: Host, tmp_path: Path) -> None:
@@ -276,7 +300,9 @@ def test_a_key_that_the_host_does_not_accept_is_named(host: Host) -> None:
         pass
 
 
-def test_an_unreachable_host_is_tried_again_with_growing_pauses_then_given_up(host: Host) -> None:
+def test_an_unreachable_host_is_tried_again_with_growing_pauses_then_given_up(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         nobody = host.model_copy(update={"port": reserved.getsockname()[1]})
@@ -286,6 +312,8 @@ def test_an_unreachable_host_is_tried_again_with_growing_pauses_then_given_up(ho
             pass
     assert 0.25 <= pauses[0] <= 0.75 <= pauses[1] <= 2.25
     assert len(pauses) == 2
+    assert caplog.text.count("unreachable over SSH: Connection refused") == 3
+    assert f"attempt 2 of 3 failed, again in {pauses[1]:.1f} s" in caplog.text
 
 
 def test_a_host_that_accepts_and_says_nothing_is_given_up(host: Host) -> None:

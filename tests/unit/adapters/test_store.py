@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -46,22 +48,28 @@ def test_what_is_recorded_is_there_for_the_next_command(database: str) -> None:
     assert Store(database).audit_head("b") is None
 
 
-def test_a_database_that_cannot_be_opened_is_bad_input_without_its_password(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_opened_is_bad_input_without_its_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(BadInput) as caught:
         Store(f"sqlite:///{tmp_path}/none/r.db")
     assert "cannot be opened" in str(caught.value)
+    assert "the tables cannot be created, trying again: " in caplog.text
     with pytest.raises(BadInput) as caught:
         Store("nonsense://user:hunter2@127.0.0.1/x")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_database_that_is_locked_by_another_writer_is_waited_for(tmp_path: Path) -> None:
+def test_a_database_that_is_locked_by_another_writer_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="controller.adapters.store")
     url = f"sqlite:///{tmp_path}/r.db"
     store = Store(url)
     program = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('begin exclusive');"
-        "print('locked', flush=True); time.sleep(1); c.execute('commit')"
+        "print('locked', flush=True); time.sleep(1.5); c.execute('commit')"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "r.db")], stdout=subprocess.PIPE, text=True
@@ -70,6 +78,7 @@ def test_a_database_that_is_locked_by_another_writer_is_waited_for(tmp_path: Pat
         assert writer.stdout.readline() == "locked\n"
         store.record_run(run_id="r-1", fleet="prod", status="running", started_at="2026", result="{}")
     assert len(store.unfinished()) == 1
+    assert re.findall(r"a transaction took 1\.\d s", caplog.text)
 
 
 def test_the_name_of_a_postgresql_database_chooses_the_driver_that_is_there(

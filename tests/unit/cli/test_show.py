@@ -132,6 +132,16 @@ def test_the_document_holds_plan_and_result(project: Path, capsys: pytest.Captur
     assert RunResult.model_validate(document["result"]) == sealed()
 
 
+def test_a_run_is_told_with_its_log_if_it_has_one(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for log in (None, f"runs/{RUN}/controller.log"):
+        if log is not None:
+            (project / log).write_text("")
+        assert show(project, "last") == 0
+        assert (f"log: runs/{RUN}/controller.log" in capsys.readouterr().out) is (log is not None)
+        assert show(project, "last", "--output", "json") == 0
+        assert json.loads(capsys.readouterr().out)["log"] == log
+
+
 def test_an_unfinished_run_says_so_and_what_to_type(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "runs" / RUN / "verdict.json").unlink()
     assert show(project, "last") == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
+from controller.model.errors import Unexpected
+from controller.workflow import engine
 
 PROGRAM = """
 import json, os, sys
@@ -88,7 +93,30 @@ def test_a_killed_workflow_goes_on_at_the_step_that_was_under_way(tmp_path: Path
 def test_a_finished_workflow_is_only_read_again(tmp_path: Path, database: str) -> None:
     first, again = start(tmp_path, database, die=False), start(tmp_path, database, die=False)
     assert first.stdout == again.stdout != ""
+    # DBOS logs to where the program says, and nowhere by itself: what is there is Python's last resort for our own.
+    assert [line[:17] for line in first.stderr.splitlines()] == ["step fails failed"]
+    assert again.stderr == ""
     assert (tmp_path / "second").read_text() == "x"
+
+
+def test_a_step_is_logged_from_its_beginning_to_what_came_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="controller.workflow")
+    monkeypatch.setattr(engine.DBOS, "run_step", lambda _options, function: function())
+    assert engine.step("first", lambda: 7) == 7
+    with pytest.raises(Unexpected):
+        engine.step("second", lambda: int("x"))
+    told = [re.sub(r"\d+\.\d s", "N s", record.getMessage()) for record in caplog.records]
+    assert told == [
+        "step first begins",
+        "step first ended in N s",
+        "step second begins",
+        "a fault of Ratchet's own in second",
+        "step second failed after N s: Unexpected: a fault of Ratchet's own: ValueError: invalid literal for "
+        "int() with base 10: 'x'",
+    ]
+    assert caplog.records[3].exc_info is not None
 
 
 def test_a_database_that_fails_in_mid_run_is_told_in_words(tmp_path: Path) -> None:
