@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ DATABASE_SECONDS = 120.0
 DATABASE_EVERY = 5.0
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "optimize") -> RunResult:
@@ -68,6 +71,7 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
                 wait = engine.start(workflow.run, run_id, request)
                 result = in_background(lambda: finalize.seal(context, wait()), DatabaseWatch(context.store).lost)
                 _account(outcome, result)
+                logger.info("run %s: %s %s", run_id, result.status, result.message)
                 return result
         finally:
             phase.now = "end"

@@ -188,6 +188,22 @@ def test_servers_that_a_provision_has_created_are_in_the_log_however_it_ends(
     assert last(project)["evidence"] == {"created": ["cloud-1", "cloud-2"]}
 
 
+@pytest.mark.usefixtures("project", "cloud")
+def test_a_provision_is_logged_too_without_the_clouds_token_and_any_private_key(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(BringUp, "_await_port", failing(HostFailed("port 22 does not answer")))
+    assert run(project, "provision", "--fleet", "cloud", "-vv") == 3
+    kept, shown = (project.state / "log/controller.log").read_text(), capsys.readouterr().err
+    for text in (kept, shown):
+        assert "POST /v1/servers: 201 in " in text and "DEBUG urllib3" in text
+    assert "cloud-1: FAILED: port 22 does not answer" in kept
+    key = (project.state / "keys/cloud").read_text().splitlines()
+    for secret in (TOKEN.encode(), *(line.encode() for line in key[3:-1]), b"PRIVATE KEY"):
+        files = [path for path in project.root.rglob("*") if path.is_file() and secret in path.read_bytes()]
+        assert [path for path in files if path.parent.name not in {"keys", "cloud.seeds"}] == []
+
+
 def test_a_server_whose_creation_was_not_seen_to_its_end_is_in_the_log_as_ordered(
     project: Project, cloud: Asked
 ) -> None:
