@@ -77,7 +77,8 @@ class ProgressDisplay:
                 self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        _log(event)
+        with NEVER_MIND:
+            _log(event)
         if self._quiet:
             return
         with self._lock, NEVER_MIND:
