@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from controller.cli.run_setup import add_fleet_argument, add_output_argument
 
@@ -66,19 +66,20 @@ def run(args: argparse.Namespace) -> int:
         return print_dry_run(context, experiments, seed, args.strategy, budget, as_json=args.output == "json")
 
     from controller.cli.running import carry_out
+    from controller.model.steps import RunRequest
     from controller.workflow.run.plan import new_run_id
 
     started_at = context.now()
-    request: dict[str, Any] = {
-        "run_id": new_run_id(started_at, secrets.randbits(64)),
-        "fleet": context.fleet.name,
-        "seed": seed,
-        "started_at": started_at,
-        "strategy": args.strategy,
-        "adopt": args.adopt,
-        "budget": budget.model_dump(mode="json"),
-        "experiments": [experiment.model_dump(mode="json") for experiment in experiments],
-    }
+    request = RunRequest(
+        run_id=new_run_id(started_at, secrets.randbits(64)),
+        fleet=context.fleet.name,
+        seed=seed,
+        started_at=started_at,
+        strategy=args.strategy,
+        adopt=args.adopt,
+        budget=budget,
+        experiments=experiments,
+    )
     with display:
         result = carry_out(context, request)
     show_result(result, as_json=args.output == "json")

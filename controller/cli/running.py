@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import threading
 import time
@@ -20,6 +19,7 @@ from controller.cli.run_setup import holding, listening, unfinished_rows
 from controller.model.errors import BadInput, DatabaseLost, HostFailed, RatchetError
 from controller.model.events import Event, Notice
 from controller.model.run import RunResult
+from controller.model.steps import RunEnded, RunRequest
 from controller.workflow import engine
 from controller.workflow.context import RunContext
 from controller.workflow.run import finalize
@@ -34,25 +34,25 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "optimize") -> RunResult:
+def carry_out(context: RunContext, request: RunRequest, *, action: str = "optimize") -> RunResult:
     """Run or continue the workflow of `request` to its end. Raises FleetLocked, BadInput where there is nothing to
     resume any more, and what the workflow raises.
 
     `action`: how the audit log names it.
     """
-    run_id, started_at = request["run_id"], request["started_at"]
-    names = ", ".join(experiment["name"] for experiment in request["experiments"])
-    hosts, evidence = [host.name for host in context.fleet.hosts], {"run": run_id, "seed": request["seed"]}
+    run_id, started_at = request.run_id, request.started_at
+    names = ", ".join(experiment.name for experiment in request.experiments)
+    hosts, evidence = [host.name for host in context.fleet.hosts], {"run": run_id, "seed": request.seed}
     phase = _Phase()
     with (
         # Around all: what the run has come to is not lost to a Ctrl-C while its hosts are given back.
         listening(context.stop, instead=phase.words),
         holding(context, run_id=run_id, since=context.now()) as held,
-        held.accounted(action, hosts, f"{request.get('strategy', 'first-winner')}: {names}", evidence) as outcome,
+        held.accounted(action, hosts, f"{request.strategy}: {names}", evidence) as outcome,
     ):
         if action == "resume":
             unfinished_rows(context.store, run_id)  # whoever had the fleet until now may have ended it
-        log = _open_log(context, run_id, request)
+        log = _open_log(context, request)
         shown = context.observer
 
         def observe(event: Event) -> None:
@@ -68,8 +68,10 @@ def carry_out(context: RunContext, request: dict[str, Any], *, action: str = "op
         try:
             phase.now = "work"
             with engine.launched(database_url(context.project), run_id):
-                wait = engine.start(workflow.run, run_id, request)
-                result = in_background(lambda: finalize.seal(context, wait()), DatabaseWatch(context.store).lost)
+                wait = engine.start(workflow.run, run_id, request.model_dump(mode="json"))
+                result = in_background(
+                    lambda: finalize.seal(context, RunEnded.model_validate(wait())), DatabaseWatch(context.store).lost
+                )
                 _account(outcome, result)
                 logger.info("run %s: %s %s", run_id, result.status, result.message)
                 return result
@@ -91,12 +93,12 @@ class _Phase:
         return "the run has ended; its hosts are being given back" if self.now == "end" else ""
 
 
-def _open_log(context: RunContext, run_id: str, request: dict[str, Any]) -> EventLog:
+def _open_log(context: RunContext, request: RunRequest) -> EventLog:
     """Begin the run's folder. Raises BadInput, HostFailed."""
-    folder = context.run_directory(run_id)
+    folder = context.run_directory(request.run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / REQUEST_FILE, json.dumps(request))
+        write_atomically(folder / REQUEST_FILE, request.model_dump_json())
         log_of_run(folder)
         return EventLog(folder / "log.jsonl")
     except OSError as error:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
+from pydantic import TypeAdapter
 from sqlalchemy.exc import SQLAlchemyError
 
 from controller.model import errors
@@ -21,7 +22,7 @@ from controller.model.errors import BadInput, HostFailed, RatchetError, Unexpect
 
 # Ours, not DBOS's hash of the source: an upgrade of Ratchet must not strand unfinished runs.
 # It counts up when recorded steps of an earlier release cannot be gone on with.
-STEPS_VERSION = "2"
+STEPS_VERSION = "3"
 
 T = TypeVar("T")
 
@@ -94,18 +95,22 @@ def _known(kind: type[RatchetError]) -> str:
     return names[0]
 
 
-def step(name: str, function: Callable[[], T]) -> T:
-    """Run one durable step of a workflow; it must be safe to run twice, and return JSON-like values.
+def step(name: str, function: Callable[[], T], returns: type[T] | TypeAdapter[T]) -> T:
+    """Run one durable step of a workflow; it must be safe to run twice. Recorded is the JSON of what it returns.
+
+    `returns`: what that is: a model, or what pydantic takes for one.
 
     A RatchetError crosses the recording as data: on a replay it is the same error, with its place and next step.
     Whatever else is raised becomes one (Unexpected), so that the run ends as after any failure.
     """
 
+    recorded: TypeAdapter[T] = returns if isinstance(returns, TypeAdapter) else TypeAdapter(returns)
+
     def guarded() -> dict[str, Any]:
         started = time.monotonic()
         log.info("step %s begins", name)
         try:
-            done = {"value": function()}
+            done = {"value": recorded.dump_python(function(), mode="json")}
             log.info("step %s ended in %.1f s", name, time.monotonic() - started)
             return done
         except RatchetError as error:
@@ -129,5 +134,4 @@ def step(name: str, function: Callable[[], T]) -> T:
         if isinstance(failure, Unexpected):
             failure.traceback = outcome["traceback"]
         raise failure
-    value: T = outcome["value"]
-    return value
+    return recorded.validate_python(outcome["value"])

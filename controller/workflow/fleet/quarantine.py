@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from controller.model.errors import HandEdited, HostFailed, RatchetError, RestoreUnverified
 from controller.model.events import Notice
 from controller.model.run import RunPlan, RunResult
+from controller.model.steps import GoneOn
 from controller.model.trial import TrialPlan, TrialResult
 from controller.workflow.context import RunContext
 from controller.workflow.fleet.configurations import off_baseline, roll_back
@@ -95,24 +97,23 @@ def put_back(context: RunContext, baseline: dict[str, str], failed: dict[str, st
     return left_out
 
 
-def go_on_without(context: RunContext, run_id: str, baseline: dict[str, str], lost: dict[str, str]) -> dict[str, Any]:
+def go_on_without(context: RunContext, run_id: str, baseline: dict[str, str], lost: dict[str, str]) -> GoneOn:
     """Leave out what broke in a search (host -> why), and whoever cannot be put back with them.
 
-    Returns `{"baseline": host -> id of those that are left, "enough": whether the search can go on}`; it cannot where
-    broken hosts are not quarantined.
+    Whoever is left is not enough where broken hosts are not quarantined.
     """
     if not quarantines(context) or context.stop.requested:
-        return {"baseline": baseline, "enough": False}
+        return GoneOn(baseline=baseline, enough=False)
     left_out = put_back(context, baseline, {host: why for host, why in lost.items() if host in baseline})
     leave_out(context, run_id, left_out)
     rest = {host: configuration for host, configuration in baseline.items() if host not in left_out}
-    return {"baseline": rest, "enough": too_few(context, rest) is None}
+    return GoneOn(baseline=rest, enough=too_few(context, rest) is None)
 
 
-def too_many_in_a_row(context: RunContext, results: list[dict[str, Any]]) -> bool:
+def too_many_in_a_row(context: RunContext, results: Sequence[TrialResult]) -> bool:
     """Whether the latest trials, as many as the settings bear, all failed for a host."""
     limit = context.fleet.settings.trials.failures_in_a_row
-    latest = [TrialResult.model_validate(result).reason for result in results[-limit:]]
+    latest = [result.reason for result in results[-limit:]]
     return len(latest) == limit and all(reason in HOST_FAILURES for reason in latest)
 
 

@@ -17,6 +17,7 @@ from controller.model.commit import Commit
 from controller.model.errors import FleetLocked, HostFailed, RatchetError
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult, RunStatus
+from controller.model.steps import RunEnded
 from controller.model.trial import TrialResult
 from controller.workflow.context import RunContext
 from controller.workflow.fleet.rollback import roll_back_to_baseline
@@ -52,8 +53,8 @@ def end_run(context: RunContext, run_id: str, started_at: str) -> RunResult:
     result = _result(folder, run_id, context.fleet.name, started_at)
     before = _before(folder)
     update = {"status": status, "message": message, "baseline_before": before}
-    document = {"result": result.model_copy(update=update).model_dump(mode="json"), "left": left}
-    return seal(context, document | {"kept": kept_by(context, run_id, before, left)})
+    kept_text = kept_by(context, run_id, before, left)
+    return seal(context, RunEnded(result=result.model_copy(update=update), left=left, kept=kept_text))
 
 
 def _kept(commits: list[Commit], now: dict[str, str]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,6 @@ No step of the workflow: a disk that is full is no outcome of a run. Whoever res
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from jinja2 import TemplateError
 
@@ -19,6 +18,7 @@ from controller.adapters.store import recent_results, record_result
 from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.events import Notice, StepStarted
 from controller.model.run import RunPlan, RunResult
+from controller.model.steps import RunEnded
 from controller.model.trial import Pair, TrialPlan
 from controller.report.page import report_page
 from controller.report.state import dashboard_state
@@ -33,14 +33,14 @@ RUNS_ON_DASHBOARD = 10
 SEAL_AGAIN = "mend that, then: controller resume"
 
 
-def seal(context: RunContext, outcome: dict[str, Any]) -> RunResult:
+def seal(context: RunContext, ended: RunEnded) -> RunResult:
     """Write `verdict.json` and `report.html`, refresh the dashboards, alert, record the run. It may happen twice.
 
-    `outcome`: what the workflow returned. What cannot be rendered or refreshed is a notice: the verdicts stand without
+    What cannot be rendered or refreshed is a notice: the verdicts stand without
     it. Raises HostFailed when the verdict cannot be written; the run is unfinished then.
     """
     try:
-        return _seal(context, RunResult.model_validate(outcome["result"]), outcome["left"], outcome["kept"])
+        return _seal(context, ended.result, ended.left, ended.kept)
     except HostFailed as error:
         raise HostFailed(
             f"the run has ended, but it is not sealed: {error.what}", where=error.where, next_step=SEAL_AGAIN

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from types import NoneType
 from typing import Any
 
 from dbos import DBOS, DBOSConfiguredInstance
-from pydantic import TypeAdapter
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import check_kept, read_kept_text
@@ -36,8 +36,8 @@ from controller.model.errors import (
     unexpected,
 )
 from controller.model.events import Notice, StepStarted
-from controller.model.experiment import Experiment
-from controller.model.run import Budget, RunPlan, RunResult, RunStatus, SearchSummary, Strategy
+from controller.model.run import RunPlan, RunResult, RunStatus, SearchSummary, Strategy
+from controller.model.steps import RunEnded, RunRequest, Settled, WhoHasIt
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.workflow import engine
 from controller.workflow.context import RunContext
@@ -51,7 +51,6 @@ from controller.workflow.search.race import Searched, Steps, run_race
 from controller.workflow.search.ranges import run_bayes
 from controller.workflow.trial.apply_verdict import commit_id, settle
 from controller.workflow.trial.phases import recorded_plan
-from controller.workflow.trial.results import json_document
 from controller.workflow.trial.run import run_trial, take_live
 
 JsonDict = dict[str, Any]
@@ -68,11 +67,11 @@ class _Run:
     strategy: Strategy
     status: RunStatus = "completed"
     message: str = ""
-    results: list[JsonDict] = field(default_factory=list)
+    results: list[TrialResult] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
     baseline: dict[str, str] = field(default_factory=dict)
     searches: list[SearchSummary] = field(default_factory=list)
-    unsettled: JsonDict | None = None
+    unsettled: TrialResult | None = None
     search: Steps | None = None
 
     def broken_off(self, error: RatchetError) -> None:
@@ -84,7 +83,7 @@ class _Run:
     def unsettled_results(self) -> list[TrialResult]:
         """What was measured, and whose verdict was not carried out."""
         if self.unsettled is not None:
-            return [TrialResult.model_validate(self.unsettled)]
+            return [self.unsettled]
         return self.search.unsettled() if self.search is not None and self.strategy != "first-winner" else []
 
 
@@ -98,14 +97,11 @@ class Optimize(DBOSConfiguredInstance):
 
     @DBOS.workflow(name="optimize")
     def run(self, request: JsonDict) -> JsonDict:
-        """`request`: run_id, seed, started_at, experiments (documents).
-
-        Returns `result`, RunResult as a document without what sealing adds, `left`: host -> baseline of those that took
-        part to the end, and `kept`: the text of zz-kept.yml then.
-        """
-        run = _Run(request["run_id"], request.get("strategy", "first-winner"))
+        """`request` is a RunRequest, what is returned a RunEnded, both as documents."""
+        asked = RunRequest.model_validate(request)
+        run = _Run(asked.run_id, asked.strategy)
         try:
-            self._work(request, run)
+            self._work(asked, run)
         except Exception as caught:
             if type(caught).__module__.startswith("dbos"):
                 raise
@@ -118,60 +114,55 @@ class Optimize(DBOSConfiguredInstance):
             self._tell_unsettled(run, error)
         if self._context.stop.taken_over and run.status in {"failed", "interrupted"}:
             run.status = "taken-over"
-        trials = [TrialResult.model_validate(each) for each in run.results]
         ended = RunResult(
             run_id=run.run_id,
             fleet=self._context.fleet.name,
-            seed=request["seed"],
+            seed=asked.seed,
             status=run.status,
-            started_at=request["started_at"],
+            started_at=asked.started_at,
             seconds=0.0,
-            trials=trials,
+            trials=run.results,
             baseline_before=run.before,
             baseline_after={},
             message=run.message,
             strategy=run.strategy,
             searches=run.searches,
-            pareto=pareto_sets([Experiment.model_validate(each) for each in request["experiments"]], trials),
+            pareto=pareto_sets(asked.experiments, run.results),
         )
-        kept = engine.step(
-            "record the end", lambda: {"kept": kept_by(self._context, run.run_id, run.before, run.baseline)}
-        )
-        return {"result": ended.model_dump(mode="json"), "left": run.baseline, "kept": kept["kept"]}
+        kept = engine.step("record the end", lambda: kept_by(self._context, run.run_id, run.before, run.baseline), str)
+        return RunEnded(result=ended, left=run.baseline, kept=kept).model_dump(mode="json")
 
-    def _work(self, request: JsonDict, run: _Run) -> None:
+    def _work(self, request: RunRequest, run: _Run) -> None:
         """Check, plan, trial after trial; what comes of it is in `run`, however this ends."""
         context = self._context
         run.before = run.baseline = engine.step(
-            "check the hosts", lambda: check(context, run.run_id, adopt=request.get("adopt", False))
+            "check the hosts", lambda: check(context, run.run_id, adopt=request.adopt), dict[str, str]
         )
-        plan = RunPlan.model_validate(engine.step("record the plan", lambda: self._plan(request, run.before)))
+        plan = engine.step("record the plan", lambda: self._plan(request, run.before), RunPlan)
         run.search = Steps(context, plan, run.baseline)
         for searched in self._search(request, plan, run.search):
-            run.results += [json_document(result) for result in searched.results]
+            run.results += searched.results
             run.searches.append(searched.summary)
             run.baseline = searched.baseline
             if searched.stop:
-                run.status, run.message = _stopped(searched.stop)
+                run.status, run.message = searched.stop.status, searched.stop.message
                 return
         for planned in _remaining(plan, run.results):
             trial = hosts_left(plan, planned, run.baseline)
-            run.unsettled = engine.step(f"trial {trial.number}", partial(run_trial, context, plan, trial, run.baseline))
-            result = TrialResult.model_validate(run.unsettled)
+            measure = partial(run_trial, context, plan, trial, run.baseline)
+            result = run.unsettled = engine.step(f"trial {trial.number}", measure, TrialResult)
             if result.verdict == "KEEP":
                 live = partial(take_live, context, run.run_id, trial, result, run.baseline)
-                run.unsettled = engine.step(f"live check of trial {trial.number}", live)
-                result = TrialResult.model_validate(run.unsettled)
+                result = run.unsettled = engine.step(f"live check of trial {trial.number}", live, TrialResult)
             # With the configurations that were measured: those are what a KEEP commits.
             measured = recorded_plan(context.run_directory(run.run_id), trial)
-            settled = engine.step(
-                f"settle trial {trial.number}", partial(settle, context, run.run_id, measured, result, run.baseline)
-            )
+            carry_out = partial(settle, context, run.run_id, measured, result, run.baseline)
+            settled = engine.step(f"settle trial {trial.number}", carry_out, Settled)
             run.unsettled = None
-            run.results.append(settled["result"])
-            run.baseline = settled["baseline"]
-            if settled["stop"]:
-                run.status, run.message = _stopped(settled["stop"])
+            run.results.append(settled.result)
+            run.baseline = settled.baseline
+            if settled.stop:
+                run.status, run.message = settled.stop.status, settled.stop.message
                 return
             if too_many_in_a_row(context, run.results):
                 run.status = "failed"
@@ -185,7 +176,7 @@ class Optimize(DBOSConfiguredInstance):
             self._keep_traceback(run.run_id, unexpected(fault, "the trials that were under way"))
             run.message += f"\nwhat was under way cannot be told: {fault}"[:500]
             return
-        run.results += [json_document(result) for result in told]
+        run.results += told
         if run.unsettled is not None:
             run.message = f"trial {told[0].trial}: {told[0].note or told[0].reason}; then {run.message}"
 
@@ -197,39 +188,41 @@ class Optimize(DBOSConfiguredInstance):
         if result.verdict != "KEEP":
             return result
         found = engine.step(
-            f"ask who has trial {result.trial}", partial(self._who_has_it, commit_id(run.run_id, result.trial))
+            f"ask who has trial {result.trial}",
+            partial(self._who_has_it, commit_id(run.run_id, result.trial)),
+            WhoHasIt,
         )
-        if found["confirmed"]:
+        if found.confirmed:
             run.status = "unverified" if run.status == "failed" else run.status
-            run.baseline |= found["after"]
+            run.baseline |= found.after
             run.message += (
-                f"\n{found['why']} is confirmed on {', '.join(found['confirmed'])}; next: controller rollback --fleet "
+                f"\n{found.why} is confirmed on {', '.join(found.confirmed)}; next: controller rollback --fleet "
                 f"{self._context.fleet.name} (it finishes this; controller rollback --before {run.run_id} undoes it)"
             )
             return result
         note = f"{error.where}: {error.what}" if error.where else error.what
         broken: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
-        reason = "commit-failed" if found["begun"] else broken
+        reason = "commit-failed" if found.begun else broken
         return result.model_copy(update={"verdict": "REVERT", "reason": reason, "note": note})
 
-    def _who_has_it(self, commit: str) -> JsonDict:
+    def _who_has_it(self, commit: str) -> WhoHasIt:
         """Of a commit: whether it was begun, and who has confirmed it: by the record, or by their own word."""
         recorded = read_commit(self._context.store, commit)
         if recorded is None:
-            return {"begun": False, "confirmed": []}
+            return WhoHasIt()
         confirmed: list[str] = []
         if recorded.forward:
             confirmed = recorded.confirmed if recorded.begun else told_confirmed(self._context, recorded)[0]
-        return {"begun": True, "confirmed": confirmed, "after": recorded.after, "why": recorded.why}
+        return WhoHasIt(begun=True, confirmed=confirmed, after=recorded.after, why=recorded.why)
 
     def _keep_traceback(self, run_id: str, error: RatchetError) -> None:
         if isinstance(error, Unexpected):
             with contextlib.suppress(HostFailed, OSError):
                 write_atomically(self._context.run_directory(run_id) / "traceback.txt", hidden(error.traceback))
 
-    def _search(self, request: JsonDict, plan: RunPlan, steps: Steps) -> Iterator[Searched]:
+    def _search(self, request: RunRequest, plan: RunPlan, steps: Steps) -> Iterator[Searched]:
         """Search experiment after experiment; nothing for `first-winner`."""
-        experiments = [Experiment.model_validate(document) for document in request["experiments"]]
+        experiments = request.experiments
         if plan.strategy == "race":
             for experiment in experiments:
                 trials = [trial for trial in plan.trials if trial.experiment.name == experiment.name]
@@ -241,19 +234,18 @@ class Optimize(DBOSConfiguredInstance):
                 first += len(searched.results)
                 yield searched
 
-    def _plan(self, request: JsonDict, before: dict[str, str]) -> JsonDict:
+    def _plan(self, request: RunRequest, before: dict[str, str]) -> RunPlan:
         context = self._context
         # What is proven can be kept: nothing is measured where it could not be.
         check_kept(context.project, context.fleet.name)
-        experiments = [Experiment.model_validate(document) for document in request["experiments"]]
         plan = draw_plan(
-            request["run_id"],
+            request.run_id,
             context.fleet,
-            experiments,
-            seed=request["seed"],
-            created_at=request["started_at"],
-            strategy=request.get("strategy", "first-winner"),
-            budget=Budget.model_validate(request.get("budget", {})),
+            request.experiments,
+            seed=request.seed,
+            created_at=request.started_at,
+            strategy=request.strategy,
+            budget=request.budget,
         )
         what = f"{len(plan.trials)} variants"
         folder = context.run_directory(plan.run_id)
@@ -263,15 +255,14 @@ class Optimize(DBOSConfiguredInstance):
         write_atomically(folder / BEFORE_FILE, json.dumps(before))
         record_plan(context.store, plan)
         if plan.strategy == "bayes":
-            what = f"a search of {sum(len(each.ranges) for each in experiments)} parameters"
+            what = f"a search of {sum(len(each.ranges) for each in request.experiments)} parameters"
         context.observer(StepStarted(text=f"plan recorded: {what} by {plan.strategy}, seed {plan.seed}"))
-        document: JsonDict = json.loads(plan.model_dump_json())
-        return document
+        return plan
 
     def _restore(self, run: _Run) -> None:
         """Put every host that is still ours on the baseline that the last settled trial left."""
 
-        def restore() -> JsonDict:
+        def restore() -> None:
             # What another run has claimed meanwhile is that run's: the lease has put the baseline back there.
             ours = {host: run.baseline[host] for host in self._context.claims.still_ours(run.baseline)}
             ours = on_record(self._context, ours)
@@ -280,10 +271,9 @@ class Optimize(DBOSConfiguredInstance):
                 with self._context.accounted("rollback", sorted(ours), why, evidence, always=True):
                     self._context.observer(StepStarted(text="putting the baseline back"))
                     roll_back(self._context, ours)
-            return {}
 
         try:
-            engine.step("restore", restore)
+            engine.step("restore", restore, NoneType)
         except HandEdited as error:
             run.message = f"{run.message}\n{error}"
         except RatchetError as error:
@@ -325,16 +315,12 @@ def _commits_of(context: RunContext, run_id: str) -> list[Commit]:
     return commits_of(context.store, run_id)
 
 
-def _remaining(plan: RunPlan, results: list[JsonDict]) -> Iterator[TrialPlan]:
+def _remaining(plan: RunPlan, results: list[TrialResult]) -> Iterator[TrialPlan]:
     """First winner: once a variant of an experiment is kept, its other variants are not tried any more."""
     for trial in plan.trials if plan.strategy == "first-winner" else []:
-        won = {result["experiment"] for result in results if result["verdict"] == "KEEP"}
+        won = {result.experiment for result in results if result.verdict == "KEEP"}
         if trial.experiment.name not in won:
             yield trial
-
-
-def _stopped(stop: dict[str, str]) -> tuple[RunStatus, str]:
-    return TypeAdapter(RunStatus).validate_python(stop["status"]), stop["message"]
 
 
 def _status_of(error: RatchetError) -> RunStatus:

@@ -5,18 +5,17 @@ The ledger is nothing but the recorded stints; the proposers (controller/search)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from controller.judge.stints import judge_stints
 from controller.model.experiment import ParameterValue
 from controller.model.run import RunPlan, SearchSummary
+from controller.model.steps import GoneOn, RunStop, Settled
 from controller.model.trial import ReasonCode, Stint, TrialPlan, TrialResult
 from controller.search import race
 from controller.search.ledger import Entry, Proposal, Stop, Try, seconds_spent
@@ -28,7 +27,7 @@ from controller.workflow.trial.apply_verdict import settle
 from controller.workflow.trial.batch import Question, read_stints, run_stint
 from controller.workflow.trial.go_live import go_live
 from controller.workflow.trial.phases import recorded_plan
-from controller.workflow.trial.results import json_document, trial_result
+from controller.workflow.trial.results import trial_result
 
 # What ends the run, not only the variant: the host is the problem, or the operator.
 RUN_ENDS = frozenset({"host-failed", "interrupted"})
@@ -44,7 +43,7 @@ class Searched:
     results: list[TrialResult]
     baseline: dict[str, str]
     summary: SearchSummary
-    stop: dict[str, str] | None = None
+    stop: RunStop | None = None
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Steps:
 
     def propose(self, ask: Callable[[], Proposal]) -> Proposal:
         name = f"propose stint {self.stints + 1}"
-        return _PROPOSAL.validate_python(engine.step(name, lambda: json.loads(ask().model_dump_json())))
+        return engine.step(name, ask, _PROPOSAL)
 
     def measure(
         self,
@@ -96,7 +95,7 @@ class Steps:
             )
             name = f"stint {self.stints}"
             stint = partial(run_stint, self.context, self.plan.run_id, question, self.baseline)
-            entry = Entry.model_validate(engine.step(name, stint))
+            entry = engine.step(name, stint, Entry)
             lost = dict.fromkeys(entry.failed_hosts, entry.note) if entry.ended == "host-failed" else {}
             if control is None:
                 self.ledger.append(entry)
@@ -112,17 +111,15 @@ class Steps:
             return False
         self.lost_in_a_row += 1
         leave = partial(go_on_without, self.context, self.plan.run_id, self.baseline, lost)
-        left: dict[str, Any] = engine.step(f"go on after {what}", leave)
-        self.baseline = left["baseline"]
-        return bool(left["enough"]) and not self.too_many_lost
+        left = engine.step(f"go on after {what}", leave, GoneOn)
+        self.baseline = left.baseline
+        return left.enough and not self.too_many_lost
 
     @property
     def too_many_lost(self) -> bool:
         return self.lost_in_a_row >= self.context.fleet.settings.trials.failures_in_a_row
 
-    def settle(
-        self, trial: TrialPlan, results: list[TrialResult], at: int
-    ) -> tuple[TrialResult, dict[str, str] | None]:
+    def settle(self, trial: TrialPlan, results: list[TrialResult], at: int) -> tuple[TrialResult, RunStop | None]:
         """Commit a KEEP everywhere, or roll back; returns `results[at]` then, and how the run stops, if it does.
 
         `results`: of the whole search, which are told also where this fails.
@@ -132,23 +129,25 @@ class Steps:
         settled = engine.step(
             f"settle trial {trial.number}",
             lambda: settle(self.context, self.plan.run_id, trial, result, self.baseline),
+            Settled,
         )
-        self.baseline, self.unsettled = settled["baseline"], list
-        stop = settled["stop"]
+        self.baseline, self.unsettled = settled.baseline, list
+        stop = settled.stop
         if stop is None and self.too_many_lost:
-            stop = {"status": "failed", "message": f"{self.lost_in_a_row} attempts in a row were lost to broken hosts"}
-        return TrialResult.model_validate(settled["result"]), stop
+            message = f"{self.lost_in_a_row} attempts in a row were lost to broken hosts"
+            stop = RunStop(status="failed", message=message)
+        return settled.result, stop
 
     def live(self, trial: TrialPlan, result: TrialResult) -> TrialResult:
         """A KEEP after its check on the live instance and its soak."""
         if result.verdict != "KEEP":
             return result
         plan = recorded_plan(self.run_directory, trial).model_copy(update={"hosts": result.hosts})
-        document = engine.step(
+        return engine.step(
             f"live check of trial {trial.number}",
-            lambda: json_document(go_live(self.context, self.plan.run_id, plan, result, self.baseline)),
+            lambda: go_live(self.context, self.plan.run_id, plan, result, self.baseline),
+            TrialResult,
         )
-        return TrialResult.model_validate(document)
 
 
 def run_race(steps: Steps, trials: list[TrialPlan]) -> Searched:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from controller.adapters.files.parameters import known_parameters
 from controller.adapters.ssh import connect
@@ -13,6 +12,7 @@ from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.experiment import Experiment, ParameterValue, Variant
 from controller.model.fleet import Host
 from controller.model.run import Importance, SearchSummary
+from controller.model.steps import Limits, RunStop
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.search import bayes
 from controller.search.ledger import Entry, Stop, Try, seconds_spent, standings
@@ -34,7 +34,6 @@ from controller.workflow.fleet.quarantine import hosts_left, named_hosts
 from controller.workflow.search.race import BROKE_OFF, RUN_ENDS, Searched, Steps, gather, result_of
 from controller.workflow.trial.phases import recorded_plan
 from controller.workflow.trial.plan import planned_trial
-from controller.workflow.trial.results import json_document
 from controller.workflow.trial.run import run_trial, take_live, without_pairs
 
 # cgroup limits count where there are any: a container shows the machine's memory in /proc.
@@ -117,7 +116,7 @@ class _RangeSearch:
         """Look at settings until the budget is spent, or more of it brings too little."""
         steps, experiment = self._steps, self._experiment
         limits = self._read_limits(f"limits for {experiment.name}")
-        capacity, known = Capacity(**limits["capacity"]), limits["known"]
+        capacity, known = Capacity(limits.memory_bytes, limits.cpus, limits.open_files), limits.known
 
         def refuse(parameters: dict[str, ParameterValue]) -> str:
             complete = known | dict(experiment.requires)
@@ -127,7 +126,7 @@ class _RangeSearch:
             experiment=experiment,
             seed=steps.plan.seed,
             budget=steps.plan.budget,
-            hosts=len(limits["hosts"]),
+            hosts=len(limits.hosts),
             unsafe=refuse,
             first=self._first,
         )
@@ -145,30 +144,28 @@ class _RangeSearch:
                 break
         self._results = gather(steps, self._plans, self._ledger, "the search found better, or its gain was not enough")
 
-    def _read_limits(self, name: str) -> dict[str, Any]:
+    def _read_limits(self, name: str) -> Limits:
         """Of the hosts that are left. Raises what a host's failure was where the run does not go on without it."""
         while True:
             try:
-                return engine.step(name, self._limits)
+                return engine.step(name, self._limits, Limits)
             except HostFailed as error:
                 lost = dict.fromkeys(named_hosts(error, list(self._steps.baseline)), error.what)
                 if not self._steps.goes_on(name, lost):
                     raise
 
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self) -> Limits:
         context = self._steps.context
         hosts = self._plan(1, Variant(name="none", parameters=dict.fromkeys(self._experiment.ranges, 0))).hosts
         self._plans.clear()
         capacity = smallest_capacity(context, hosts)
-        return {
-            "hosts": hosts,
-            "capacity": {
-                "memory_bytes": capacity.memory_bytes,
-                "cpus": capacity.cpus,
-                "open_files": capacity.open_files,
-            },
-            "known": known_parameters(context.project, context.fleet.name),
-        }
+        return Limits(
+            hosts=hosts,
+            memory_bytes=capacity.memory_bytes,
+            cpus=capacity.cpus,
+            open_files=capacity.open_files,
+            known=known_parameters(context.project, context.fleet.name),
+        )
 
     def _plan(self, number: int, variant: Variant, experiment: Experiment | None = None) -> TrialPlan:
         run = self._steps.plan
@@ -194,7 +191,7 @@ class _RangeSearch:
         while True:
             plan = self._plan(self._first + len(self._results), variant)
             name = f"trial {plan.number}"
-            result = TrialResult.model_validate(engine.step(name, partial(self._run, plan)))
+            result = engine.step(name, partial(self._run, plan), TrialResult)
             self._results.append(result)
             lost = dict.fromkeys(result.failed_hosts, result.note) if result.reason == "host-failed" else {}
             if not self._steps.goes_on(name, lost):
@@ -203,20 +200,19 @@ class _RangeSearch:
             self._stopped, self._ended_early = result.note or result.reason, True
         return plan, result
 
-    def _run(self, plan: TrialPlan) -> dict[str, Any]:
+    def _run(self, plan: TrialPlan) -> TrialResult:
         """A trial and its live check, whose failures end the search and not what it has found out."""
         steps, result = self._steps, None
         try:
-            measured = run_trial(steps.context, steps.plan, plan, steps.baseline)
-            result = TrialResult.model_validate(measured)
+            result = run_trial(steps.context, steps.plan, plan, steps.baseline)
             if result.verdict != "KEEP":
-                return measured
+                return result
             return take_live(steps.context, steps.plan.run_id, plan, result, steps.baseline)
         except RatchetError as error:
             reason: ReasonCode = "interrupted" if isinstance(error, Interrupted) else "host-failed"
             result = result or without_pairs(plan, reason, "")
             told = {"verdict": "REVERT", "reason": reason, "note": str(error)}
-            return json_document(result.model_copy(update=told | {"failed_hosts": named_hosts(error, plan.hosts)}))
+            return result.model_copy(update=told | {"failed_hosts": named_hosts(error, plan.hosts)})
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 
@@ -309,7 +305,7 @@ class _RangeSearch:
         self._results[at], stop = steps.settle(recorded_plan(steps.run_directory, plan), self._results, at)
         return self._searched(self._results[at].variant if self._results[at].verdict == "KEEP" else "", stop)
 
-    def _searched(self, winner: str, stop: dict[str, str] | None) -> Searched:
+    def _searched(self, winner: str, stop: RunStop | None) -> Searched:
         return Searched(
             results=self._results,
             baseline=self._steps.baseline,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
 from controller.adapters.files.kept import read_kept_text, with_kept
@@ -13,6 +11,7 @@ from controller.adapters.store import read_commit
 from controller.model.commit import Commit
 from controller.model.errors import FleetLocked, HandEdited, HostFailed, Interrupted, RatchetError, RestoreUnverified
 from controller.model.events import Notice, StepStarted, TrialSettled
+from controller.model.steps import RunStop, Settled
 from controller.model.trial import ReasonCode, TrialPlan, TrialResult
 from controller.report.words import effect_words
 from controller.workflow.context import RunContext
@@ -39,8 +38,8 @@ from controller.workflow.trial.phases import trial_directory
 
 def settle(
     context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, baseline: dict[str, str]
-) -> dict[str, Any]:
-    """Returns `{"result": TrialResult document, "baseline": host -> id, "stop": None | {"status", "message"}}`.
+) -> Settled:
+    """Commit a KEEP on every host, or put the baseline back.
 
     Where broken hosts are quarantined, those of this trial are missing in the new baseline, and do not stop the run.
 
@@ -69,11 +68,8 @@ def settle(
     result = result.model_copy(update={"seconds": round(result.seconds + time.monotonic() - started, 3)})
     context.observer(TrialSettled(trial=trial.number, text=settled.text))
     _leave_word(context, run_id, result)
-    return {
-        "result": json.loads(result.model_dump_json()),
-        "baseline": settled.baseline,
-        "stop": settled.stop or _stop(context, result, settled.baseline),
-    }
+    stop = settled.stop or _stop(context, result, settled.baseline)
+    return Settled(result=result, baseline=settled.baseline, stop=stop)
 
 
 def _leave_word(context: RunContext, run_id: str, result: TrialResult) -> None:
@@ -93,7 +89,7 @@ class _Settled:
     result: TrialResult
     baseline: dict[str, str]
     text: str
-    stop: dict[str, str] | None = None
+    stop: RunStop | None = None
 
 
 def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settled) -> _Settled:
@@ -141,7 +137,7 @@ def _commit(context: RunContext, run_id: str, trial: TrialPlan, settled: _Settle
         play = f"ansible-playbook -i inventory/{fleet} playbooks/commit.yml --limit {','.join(sorted(left))}"
         message += f"\n  next: for what the inventory says: {play}"
     message += f"\n  or, to undo it everywhere: controller rollback --fleet {fleet} --before {run_id}"
-    stop = {"status": "unverified", "message": message}
+    stop = RunStop(status="unverified", message=message)
     return replace(settled, result=result, baseline=baseline | commit.after, text=text, stop=stop)
 
 
@@ -160,11 +156,11 @@ def _kept_by_whoever_has_it(
     commit = read_commit(context.store, commit_id(run_id, trial.number))
     if commit is None or not commit.forward or not commit.begun:
         raise error
-    stop = {
-        "status": "taken-over",
-        "message": f"{error.what}, in the middle of {commit.why}: confirmed on {', '.join(commit.confirmed)}; "
+    stop = RunStop(
+        status="taken-over",
+        message=f"{error.what}, in the middle of {commit.why}: confirmed on {', '.join(commit.confirmed)}; "
         "whoever has the fleet finishes it",
-    }
+    )
     text = f"kept on {len(commit.confirmed)} hosts, then taken over"
     return replace(settled, baseline=settled.baseline | commit.after, text=text, stop=stop)
 
@@ -225,27 +221,27 @@ def _revert(context: RunContext, run_id: str, settled: _Settled) -> _Settled:
         try:
             roll_back(context, baseline)
         except HandEdited as error:
-            stop = {"status": "failed", "message": f"trial {result.trial}: {error}"}
+            stop = RunStop(status="failed", message=f"trial {result.trial}: {error}")
             return replace(settled, baseline=left, text=f"baseline live; {error.what}", stop=stop)
     return replace(settled, baseline=left, text=text, stop=_outrun(result, later))
 
 
-def _outrun(result: TrialResult, later: list[str]) -> dict[str, str] | None:
+def _outrun(result: TrialResult, later: list[str]) -> RunStop | None:
     """The end of a run whose hosts another one has given a baseline since."""
     if not later:
         return None
-    return {
-        "status": "failed",
-        "message": f"trial {result.trial}: a later run has changed the baseline of {', '.join(later)}; what is left of "
+    return RunStop(
+        status="failed",
+        message=f"trial {result.trial}: a later run has changed the baseline of {', '.join(later)}; what is left of "
         "this one was planned against another\n  next: controller optimize, for what it has not tried",
-    }
+    )
 
 
-def _stop(context: RunContext, result: TrialResult, left: dict[str, str]) -> dict[str, str] | None:
+def _stop(context: RunContext, result: TrialResult, left: dict[str, str]) -> RunStop | None:
     """Whether the run ends here."""
     if result.reason in HOST_FAILURES and not (quarantines(context) and result.failed_hosts):
-        return {"status": "failed", "message": f"trial {result.trial}: {result.note}; the baseline is restored"}
+        return RunStop(status="failed", message=f"trial {result.trial}: {result.note}; the baseline is restored")
     if result.reason == "interrupted":
-        return {"status": "interrupted", "message": f"{result.note}; the baseline is restored"}
+        return RunStop(status="interrupted", message=f"{result.note}; the baseline is restored")
     few = too_few(context, left)
-    return {"status": "failed", "message": f"trial {result.trial}: {result.note}\n{few}"} if few else None
+    return RunStop(status="failed", message=f"trial {result.trial}: {result.note}\n{few}") if few else None

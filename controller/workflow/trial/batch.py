@@ -7,11 +7,9 @@ before the search as a whole has ended.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
 from controller.judge.stints import StintJudge, judge_stints
@@ -79,8 +77,8 @@ def read_stints(folder: Path, trial: TrialPlan, stints: list[Stint]) -> list[tup
     ]
 
 
-def run_stint(context: RunContext, run_id: str, question: Question, baseline: dict[str, str]) -> dict[str, Any]:
-    """Measure; returns an Entry document. A host that fails, or the operator, ends the entry, never the ledger."""
+def run_stint(context: RunContext, run_id: str, question: Question, baseline: dict[str, str]) -> Entry:
+    """Measure. A host that fails, or the operator, ends the entry, never the ledger."""
     started = time.monotonic()
     trial, stint = question.trial, question.stint
     context.observer(
@@ -104,9 +102,7 @@ def run_stint(context: RunContext, run_id: str, question: Question, baseline: di
             note=str(error),
             failed_hosts=named_hosts(error, trial.hosts),
         )
-    entry = entry.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
-    document: dict[str, Any] = json.loads(entry.model_dump_json())
-    return document
+    return entry.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
 
 
 def _measure(context: RunContext, run_id: str, question: Question, baseline: dict[str, str]) -> Entry:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from controller.model.trial import Judgement, Pair, ProbeDesign, ReasonCode, TrialPlan, TrialResult
 
@@ -59,8 +57,3 @@ def probing_seconds(design: ProbeDesign, pairs: Sequence[Pair]) -> float:
         both = (pair.control.seconds, pair.variant.seconds)
         by_host[pair.host] = by_host.get(pair.host, 0.0) + (max(both) if design == "duet" else sum(both))
     return max(by_host.values(), default=0.0)
-
-
-def json_document(result: TrialResult) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(result.model_dump_json())
-    return document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from controller.adapters.files.atomic import write_atomically
 from controller.judge.verdict import judge_of
@@ -21,11 +20,11 @@ from controller.workflow.trial.go_live import go_live
 from controller.workflow.trial.phases import recorded_plan, trial_directory
 from controller.workflow.trial.plan import LEAST_FLEET
 from controller.workflow.trial.probing import Observation, Probing
-from controller.workflow.trial.results import json_document, trial_result
+from controller.workflow.trial.results import trial_result
 
 
-def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> dict[str, Any]:
-    """Measure one variant; returns a TrialResult document. The hosts are back on the baseline, or their lease runs.
+def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: dict[str, str]) -> TrialResult:
+    """Measure one variant. The hosts are back on the baseline, or their lease runs.
 
     What is proven has yet to be taken live (`take_live`), and is told then.
 
@@ -67,13 +66,13 @@ def run_trial(context: RunContext, plan: RunPlan, trial: TrialPlan, baseline: di
     context.observer(TrialStarted(plan=trial, trials_in_run=len(plan.trials) or trial.number))
     observation = Probing(trial, plan.run_id, context, judge_of(trial)).observe()
     result = _conclude(context, plan, trial, observation, started)
-    return json_document(result) if result.verdict == "KEEP" else _finish(context, result)
+    return result if result.verdict == "KEEP" else _finish(context, result)
 
 
 def take_live(
     context: RunContext, run_id: str, trial: TrialPlan, result: TrialResult, baseline: dict[str, str]
-) -> dict[str, Any]:
-    """The TrialResult document of what is proven, after its check on the live instance and its soak (going_live.py).
+) -> TrialResult:
+    """What is proven, after its check on the live instance and its soak (going_live.py).
 
     `trial` may be planned without ids: those that were measured are on record.
     """
@@ -149,6 +148,6 @@ def without_pairs(trial: TrialPlan, reason: ReasonCode, note: str, started: floa
     return _result(trial, None, Observation(), reason=reason, note=note, started=started)
 
 
-def _finish(context: RunContext, result: TrialResult) -> dict[str, Any]:
+def _finish(context: RunContext, result: TrialResult) -> TrialResult:
     context.observer(TrialEnded(result=result))
-    return json_document(result)
+    return result

@@ -21,6 +21,7 @@ from controller.cli import main, optimize, running
 from controller.model.fleet import Fleet, FleetSettings, Host
 from controller.model.project import Project
 from controller.model.run import RunResult
+from controller.model.steps import RunRequest
 from controller.workflow.fleet.claims import Claims
 from controller.workflow.context import RunContext
 
@@ -50,11 +51,13 @@ class Flow:
     def run(self): pass
 
 running.Optimize = Flow
-running.engine = types.SimpleNamespace(launched=lambda *_: contextlib.nullcontext(), start=lambda *_: lambda: {})
+ENDED = {"result": RESULT, "left": {}, "kept": ""}
+running.engine = types.SimpleNamespace(launched=lambda *_: contextlib.nullcontext(), start=lambda *_: lambda: ENDED)
 running.finalize = types.SimpleNamespace(seal=lambda *_: RESULT)
 
 def run(_):
-    result = running.carry_out(context, {"run_id": "r-1", "started_at": "x", "seed": 1, "experiments": []})
+    request = RunRequest(run_id="r-1", started_at="2026-01-01T00:00:00Z", seed=1, experiments=[])
+    result = running.carry_out(context, request)
     optimize.show_result(result, as_json=True)
     return optimize.exit_code(result)
 

@@ -35,7 +35,7 @@ class Flow(DBOSConfiguredInstance):
             held.append(sqlite3.connect(database, timeout=5, check_same_thread=False))
             held[0].execute("BEGIN EXCLUSIVE")
 
-        return engine.step("lock", lock)
+        return engine.step("lock", lock, type(None))
 
 
 def command(_args):

@@ -13,6 +13,7 @@ from controller.adapters.files.keys import ensure_fleet_key
 from controller.adapters.store import FleetLock, Store, database_url
 from controller.cli.main import main
 from controller.model.project import Project
+from controller.model.steps import RunRequest
 
 HOSTS = "all: {hosts: {%s-1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n"
 
@@ -114,7 +115,7 @@ def test_what_lies_in_the_working_folder_is_not_run(project: Project) -> None:
 def test_what_is_in_the_way_of_a_runs_folder_is_bad_input(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
-    monkeypatch.setattr("controller.cli.request.read_request", lambda *_: GOOD)
+    monkeypatch.setattr("controller.cli.request.read_request", lambda *_: RunRequest.model_validate(GOOD))
     if there == "runs":
         project.runs.rename(project.root / "moved")
         project.runs.write_text("")
@@ -127,11 +128,11 @@ def test_what_is_in_the_way_of_a_runs_folder_is_bad_input(
 def test_a_run_that_was_ended_while_it_was_looked_up_is_not_begun_again(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ended(*_: object) -> dict[str, object]:
+    def ended(*_: object) -> RunRequest:
         Store(database_url(project)).record_run(
             run_id="r-old", fleet="old", status="failed", started_at="2026-01-01T00:00:00Z", result="{}"
         )
-        return GOOD
+        return RunRequest.model_validate(GOOD)
 
     monkeypatch.setattr("controller.cli.request.read_request", ended)
     assert main(["--project", str(project.root), "resume", "r-old"]) == 2

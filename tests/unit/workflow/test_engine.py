@@ -39,12 +39,12 @@ def count(name):
 class Flow(DBOSConfiguredInstance):
     @DBOS.workflow(name="flow")
     def run(self, request):
-        first = engine.step("first", lambda: count("first"))
+        first = engine.step("first", lambda: count("first"), int)
         try:
-            engine.step("fails", self.fail)
+            engine.step("fails", self.fail, int)
         except HostFailed as error:
             failed = [error.what, error.where, error.next_step]
-        second = engine.step("second", self.second)
+        second = engine.step("second", self.second, int)
         return {"first": first, "failed": failed, "second": second}
 
     def fail(self):
@@ -104,9 +104,9 @@ def test_a_step_is_logged_from_its_beginning_to_what_came_of_it(
 ) -> None:
     caplog.set_level(logging.INFO, logger="controller.workflow")
     monkeypatch.setattr(engine.DBOS, "run_step", lambda _options, function: function())
-    assert engine.step("first", lambda: 7) == 7
+    assert engine.step("first", lambda: 7, int) == 7
     with pytest.raises(Unexpected):
-        engine.step("second", lambda: int("x"))
+        engine.step("second", lambda: int("x"), int)
     told = [re.sub(r"\d+\.\d s", "N s", record.getMessage()) for record in caplog.records]
     assert told == [
         "step first begins",
@@ -141,7 +141,7 @@ class Flow(DBOSConfiguredInstance):
     @DBOS.workflow(name="flow")
     def run(self, request):
         try:
-            return engine.step("work", lambda: self.work(request["run"]))
+            return engine.step("work", lambda: self.work(request["run"]), str)
         except Unexpected as error:
             return [error.what, "work" in error.traceback]
 

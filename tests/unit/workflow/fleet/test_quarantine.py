@@ -17,6 +17,7 @@ from controller.model.events import Event
 from controller.model.fleet import Fleet, FleetSettings, Host, Trials
 from controller.model.project import Project
 from controller.model.run import RunResult
+from controller.model.steps import Settled
 from controller.model.trial import TrialResult
 from controller.workflow.context import RunContext
 from controller.workflow.fleet.claims import Claims
@@ -89,8 +90,10 @@ def test_half_of_the_hosts_is_enough_and_fewer_is_not(context: RunContext) -> No
 
 
 def test_three_trials_in_a_row_that_lost_hosts_are_too_many(context: RunContext) -> None:
-    lost, won = trial("host-failed"), trial("futile")
-    assert too_many_in_a_row(context, [won, lost, trial("commit-failed"), lost])
+    lost, failed, won = (
+        TrialResult.model_validate(trial(reason)) for reason in ("host-failed", "commit-failed", "futile")
+    )
+    assert too_many_in_a_row(context, [won, lost, failed, lost])
     assert not too_many_in_a_row(context, [lost, lost, won, lost])
     assert not too_many_in_a_row(context, [lost, lost])
 
@@ -114,7 +117,7 @@ def accounted(context: RunContext) -> list[tuple[str, str]]:
     return [(entry["action"], entry["state"]) for entry in context.audit.entries()]
 
 
-def settled(context: RunContext, **changes: Any) -> dict[str, Any]:
+def settled(context: RunContext, **changes: Any) -> Settled:
     plan = SimpleNamespace(number=1)
     before = {f"web-{number}": ID for number in range(1, 5)}
     ended = TrialResult.model_validate(trial("host-failed") | {"note": "its agent stopped"} | changes)
@@ -126,8 +129,8 @@ def test_a_trial_that_lost_a_host_settles_without_it_and_does_not_stop_the_run(
 ) -> None:
     broken["web-2"] = RestoreUnverified
     outcome = settled(context, failed_hosts=["web-2"])
-    assert sorted(outcome["baseline"]) == ["web-1", "web-3", "web-4"]
-    assert outcome["stop"] is None
+    assert sorted(outcome.baseline) == ["web-1", "web-3", "web-4"]
+    assert outcome.stop is None
     assert context.store.quarantined("web")["web-2"].why == "its agent stopped; RestoreUnverified on ['web-2']"
 
 
@@ -136,8 +139,8 @@ def test_hosts_that_turn_out_broken_or_edited_in_a_rollback_are_left_out_too(
 ) -> None:
     broken |= {"web-1": HandEdited, "web-3": RestoreUnverified}
     outcome = settled(context, reason="futile", note="")
-    assert sorted(outcome["baseline"]) == ["web-2", "web-4"]
-    assert outcome["stop"] is None
+    assert sorted(outcome.baseline) == ["web-2", "web-4"]
+    assert outcome.stop is None
 
 
 @pytest.mark.usefixtures("broken")
@@ -171,7 +174,7 @@ def test_a_commit_that_fails_is_in_the_audit_log(context: RunContext, monkeypatc
     plan = SimpleNamespace(number=1)
     kept = TrialResult.model_validate(trial("proven-gain") | {"verdict": "KEEP"})
     outcome = settle(context, "r-1", plan, kept, {f"web-{number}": ID for number in range(1, 5)})  # type: ignore[arg-type]
-    assert outcome["result"]["reason"] == "commit-failed"
+    assert outcome.result.reason == "commit-failed"
     begun, *quarantined, ended = context.audit.entries()
     assert (begun["action"], begun["why"]) == ("commit", "e/v: KEEP proven-gain")
     assert {entry["action"] for entry in quarantined} == {"quarantine"}
@@ -183,13 +186,13 @@ def test_a_commit_that_fails_is_in_the_audit_log(context: RunContext, monkeypatc
 @pytest.mark.usefixtures("broken")
 def test_a_trial_that_leaves_fewer_than_half_of_the_hosts_stops_the_run(context: RunContext) -> None:
     outcome = settled(context, failed_hosts=["web-1", "web-2", "web-3"])
-    assert outcome["stop"]["status"] == "failed"
-    assert "only 1 of 4 hosts" in outcome["stop"]["message"]
+    assert outcome.stop.status == "failed"
+    assert "only 1 of 4 hosts" in outcome.stop.message
 
 
 @pytest.mark.usefixtures("broken")
 def test_a_failure_that_no_host_can_be_blamed_for_stops_the_run(context: RunContext) -> None:
-    assert settled(context, failed_hosts=[])["stop"]["status"] == "failed"
+    assert settled(context, failed_hosts=[]).stop.status == "failed"
 
 
 def test_a_left_out_host_is_recorded_told_and_accounted_for(context: RunContext, events: list[Event]) -> None:

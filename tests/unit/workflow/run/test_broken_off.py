@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,7 @@ def proven(trial: TrialPlan, verdict: str = "KEEP") -> TrialResult:
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     fleet = Fleet(tmp_path, monkeypatch)
     monkeypatch.setattr(optimize, "check", lambda *_, **__: dict(fleet.confirmed))
-    monkeypatch.setattr(
-        optimize, "take_live", lambda _context, _run, _trial, result, _baseline: result.model_dump(mode="json")
-    )
+    monkeypatch.setattr(optimize, "take_live", lambda _context, _run, _trial, result, _baseline: result)
     return fleet
 
 
@@ -140,7 +137,7 @@ def measured_by(fleet: Fleet, second: Callable[..., Any]) -> Callable[..., Any]:
         planned = fleet.measured(list(NAMES))
         ids = {"control_ids": planned.control_ids, "variant_ids": planned.variant_ids}
         (folder / "plan.json").write_text(trial.model_copy(update=ids).model_dump_json())
-        return json.loads(proven(trial).model_dump_json())
+        return proven(trial)
 
     return run
 

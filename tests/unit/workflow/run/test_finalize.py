@@ -11,6 +11,7 @@ import pytest
 from controller.adapters.ansible import PlaybookResult
 from controller.adapters.store import record_result, trials_on_record
 from controller.model.run import RunResult
+from controller.model.steps import RunEnded
 from controller.workflow.run import finalize
 from tests.unit.workflow.fleet.commit_world import BEFORE, NAMES, World
 
@@ -44,8 +45,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sealing:
 
 
 def seal(world: Sealing, result: RunResult) -> RunResult:
-    outcome = {"result": result.model_dump(mode="json"), "left": dict.fromkeys(NAMES, BEFORE), "kept": ""}
-    return finalize.seal(world.context, outcome)
+    return finalize.seal(world.context, RunEnded(result=result, left=dict.fromkeys(NAMES, BEFORE), kept=""))
 
 
 def test_a_sealed_run_s_trials_are_on_record_with_their_times(world: Sealing) -> None:

@@ -31,7 +31,7 @@ def result(verdict: VerdictName, reason: ReasonCode, note: str) -> TrialResult:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(engine, "step", lambda _name, function: function())
+    monkeypatch.setattr(engine, "step", lambda _name, function, _returns: function())
     return World(tmp_path, monkeypatch)
 
 

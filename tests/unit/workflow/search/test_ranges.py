@@ -13,6 +13,7 @@ from controller.model.errors import HostFailed, RestoreUnverified
 from controller.model.experiment import Experiment
 from controller.model.fleet import FleetSettings, Trials
 from controller.model.run import Budget, RunPlan
+from controller.model.steps import Limits
 from controller.model.trial import ReasonCode
 from controller.search.ledger import Entry
 from controller.workflow import engine
@@ -45,7 +46,7 @@ def test_a_host_whose_limits_cannot_be_read_is_left_out_like_any_broken_one(
         return {"hosts": sorted(steps.baseline)}
 
     search._limits = limits
-    monkeypatch.setattr(ranges, "engine", SimpleNamespace(step=lambda _name, function: function()))
+    monkeypatch.setattr(ranges, "engine", SimpleNamespace(step=lambda _name, function, _returns: function()))
     if quarantines:
         assert search._read_limits("limits for e") == {"hosts": ["web-1"]}
     else:
@@ -74,9 +75,8 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> race.Steps:
     edited = FleetSettings(trials=Trials(alpha=0.2, soak_seconds=0))
     fleet = SimpleNamespace(settings=edited, hosts=[SimpleNamespace(name="web-1")], name="web")
     context: Any = SimpleNamespace(fleet=fleet, run_directory=lambda _run: tmp_path)
-    capacity = {"memory_bytes": 2**32, "cpus": 2, "open_files": 65536}
-    limits = {"hosts": ["web-1"], "capacity": capacity, "known": {}}
-    monkeypatch.setattr(engine, "step", lambda _name, function: function())
+    limits = Limits(hosts=["web-1"], memory_bytes=2**32, cpus=2, open_files=65536, known={})
+    monkeypatch.setattr(engine, "step", lambda _name, function, _returns: function())
     monkeypatch.setattr(_RangeSearch, "_limits", lambda _search: limits)
     return race.Steps(context, plan, {"web-1": "a" * 16})
 
@@ -93,24 +93,23 @@ def stints(monkeypatch: pytest.MonkeyPatch, last: Callable[[Question], dict[str,
 
     def run_stint(_context: object, _run_id: str, question: Question, _baseline: object) -> dict[str, Any]:
         asked.append(question)
-        return document(question, "futile") if len(asked) < 4 else last(question)
+        return entry_of(question, "futile") if len(asked) < 4 else last(question)
 
     monkeypatch.setattr(race, "run_stint", run_stint)
     return asked
 
 
-def document(question: Question, ended: ReasonCode, failed: Sequence[str] = ()) -> dict[str, Any]:
-    entry = Entry(
+def entry_of(question: Question, ended: ReasonCode, failed: Sequence[str] = ()) -> Entry:
+    return Entry(
         trial=question.trial.number, variant=question.trial.variant, stint=question.stint, judgement=None,
         ended=ended, failed_hosts=list(failed),
     )  # fmt: skip
-    return entry.model_dump(mode="json")
 
 
 def test_a_search_of_ranges_that_breaks_off_while_it_looks_tells_what_it_has_looked_at(
     steps: race.Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_question: Question) -> dict[str, Any]:
+    def full(_question: Question) -> Entry:
         raise OSError(28, "No space left on device")
 
     stints(monkeypatch, full)
@@ -122,10 +121,10 @@ def test_a_search_of_ranges_that_breaks_off_while_it_looks_tells_what_it_has_loo
 
 
 def test_the_look_whose_host_cannot_be_put_back_is_told_too(steps: race.Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    def left(*_: object) -> dict[str, Any]:
+    def left(*_: object) -> Entry:
         raise RestoreUnverified("its baseline could not be verified", where="web-1")
 
-    stints(monkeypatch, lambda question: document(question, "host-failed", ["web-1"]))
+    stints(monkeypatch, lambda question: entry_of(question, "host-failed", ["web-1"]))
     monkeypatch.setattr(race, "go_on_without", left)
     with pytest.raises(RestoreUnverified):
         run_bayes(steps, of_connections(at_most=5000), first=1, experiments=1)
@@ -135,7 +134,7 @@ def test_the_look_whose_host_cannot_be_put_back_is_told_too(steps: race.Steps, m
 def test_what_a_resumed_search_comes_up_with_is_judged_as_the_run_was_planned(
     steps: race.Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def end(_question: Question) -> dict[str, Any]:
+    def end(_question: Question) -> Entry:
         raise HostFailed("enough seen")
 
     asked = stints(monkeypatch, end)

@@ -13,6 +13,7 @@ from controller.adapters.ansible import HostOutcome, PlaybookResult
 from controller.adapters.files.kept import kept_file, read_kept, with_kept, write_kept_text
 from controller.model.errors import FleetLocked, RestoreUnverified
 from controller.model.experiment import Experiment, ParameterValue
+from controller.model.steps import Settled
 from controller.model.trial import TrialPlan, TrialResult, TrialTiming
 from controller.workflow.fleet import configurations
 from controller.workflow.fleet.claims import Claims
@@ -84,7 +85,7 @@ class Fleet(World):
             control_ids=controls, variant_ids=variants,
         )  # fmt: skip
 
-    def settle(self, trial: TrialPlan, verdict: str = "KEEP") -> dict[str, Any]:
+    def settle(self, trial: TrialPlan, verdict: str = "KEEP") -> Settled:
         result = TrialResult.model_validate(
             {
                 "trial": 1, "experiment": "gzip", "variant": "l4", "hosts": trial.hosts, "verdict": verdict,
@@ -106,8 +107,8 @@ def test_the_id_that_was_measured_is_committed_though_the_inventory_was_edited_m
     trial = fleet.measured(list(NAMES))
     fleet.settings["nginx_keepalive_timeout"] = "1s"
     settled = fleet.settle(trial)
-    assert fleet.confirmed == trial.variant_ids == settled["baseline"]
-    assert settled["result"]["verdict"] == "KEEP" and settled["stop"] is None
+    assert fleet.confirmed == trial.variant_ids == settled.baseline
+    assert settled.result.verdict == "KEEP" and settled.stop is None
     # And what the next deployment would change is told, with its lines and whose word is wanted.
     told = [str(event) for event in fleet.events if "as it was measured, but the inventory renders to" in str(event)]
     assert len(told) == 3 and all("+  keepalive_timeout 1;" in text and "commit.yml" in text for text in told)
@@ -136,7 +137,7 @@ def test_what_both_arms_required_is_kept_with_the_variant_as_it_was_measured(fle
     settled = fleet.settle(trial)
     assert fleet.confirmed["web-1"] == trial.variant_ids["web-1"] != trial.control_ids["web-1"]
     assert read_kept(fleet.context.project, "web") == {"nginx_live_log": True, "nginx_gzip_comp_level": 4}
-    assert settled["result"]["parameters"] == {"nginx_live_log": True, "nginx_gzip_comp_level": 4}
+    assert settled.result.parameters == {"nginx_live_log": True, "nginx_gzip_comp_level": 4}
     assert {name: fleet.rendered(name) for name in NAMES} == fleet.confirmed
 
 
@@ -150,7 +151,7 @@ def test_what_only_the_measuring_host_has_of_what_is_required_is_kept_for_the_ot
     fleet.live["web-1"] = fleet.confirmed["web-1"] = fleet.baseline["web-1"] = fleet.rendered("web-1")
     settled = fleet.settle(fleet.measured(["web-1"], requires={"nginx_live_log": True}))
     assert read_kept(fleet.context.project, "web") == {"nginx_live_log": True, "nginx_gzip_comp_level": 4}
-    assert {name: fleet.rendered(name) for name in NAMES} == fleet.confirmed == settled["baseline"]
+    assert {name: fleet.rendered(name) for name in NAMES} == fleet.confirmed == settled.baseline
     assert "inventory renders to" not in str(fleet.events)
 
 
@@ -165,7 +166,7 @@ def test_settings_of_a_host_that_has_not_measured_are_never_deployed_with_a_keep
     trial = fleet.measured(["web-1"])
     fleet.own = {"web-3": {"nginx_sendfile": False}}
     settled = fleet.settle(trial)
-    assert settled["result"]["reason"] == "commit-failed" and "not deployed" in settled["result"]["note"]
+    assert settled.result.reason == "commit-failed" and "not deployed" in settled.result.note
     assert fleet.confirmed == fleet.live == fleet.baseline
     assert read_kept(fleet.context.project, "web") == {}
 
@@ -189,11 +190,11 @@ def test_a_run_that_is_resumed_late_neither_commits_over_a_newer_baseline_nor_ca
         )
     for verdict in ("KEEP", "REVERT"):
         settled = fleet.settle(trial, verdict)
-        assert settled["result"]["verdict"] == "REVERT"
+        assert settled.result.verdict == "REVERT"
         assert fleet.confirmed == fleet.live == newer
         # It was planned against another baseline, and what it leaves is its own.
-        assert settled["stop"]["status"] == "failed" and "a later run has changed the baseline" in str(settled["stop"])
-        assert settled["baseline"] == fleet.baseline
+        assert settled.stop.status == "failed" and "a later run has changed the baseline" in str(settled.stop)
+        assert settled.baseline == fleet.baseline
     assert read_kept(fleet.context.project, "web") == {"nginx_worker_processes": 8}
 
 
@@ -201,10 +202,10 @@ def test_a_host_in_doubt_ends_the_run_loudly_and_with_what_to_type(fleet: Fleet)
     trial = fleet.measured(list(NAMES))
     fleet.refusing = {"web-3": {"confirm"}}
     settled = fleet.settle(trial)
-    assert settled["result"]["verdict"] == "KEEP"
-    assert settled["stop"]["status"] == "unverified"
-    assert "web-3" in settled["stop"]["message"] and "controller rollback --fleet web" in settled["stop"]["message"]
-    assert settled["baseline"]["web-3"] == trial.variant_ids["web-3"]
+    assert settled.result.verdict == "KEEP"
+    assert settled.stop.status == "unverified"
+    assert "web-3" in settled.stop.message and "controller rollback --fleet web" in settled.stop.message
+    assert settled.baseline["web-3"] == trial.variant_ids["web-3"]
 
 
 def test_a_baseline_that_cannot_be_verified_after_a_failed_commit_is_not_called_restored(fleet: Fleet) -> None:
@@ -243,11 +244,11 @@ def test_a_trial_whose_controller_dies_at_any_call_of_its_commit_is_told_as_the_
             if between:
                 finish_open(fleet.context)
             settled = fleet.settle(trial)
-            kept = settled["result"]["verdict"] == "KEEP"
-            assert settled["stop"] is None or not kept, settled["stop"]
+            kept = settled.result.verdict == "KEEP"
+            assert settled.stop is None or not kept, settled.stop
             assert kept == (fleet.confirmed != fleet.baseline)
             assert bool(read_kept(fleet.context.project, "web")) == kept
-            assert fleet.live == fleet.confirmed == settled["baseline"]
+            assert fleet.live == fleet.confirmed == settled.baseline
             verdicts.add(kept)
         number += 1
     assert number > 8 and True in verdicts
@@ -261,8 +262,8 @@ def test_a_fleet_that_is_taken_over_in_the_middle_of_the_commit_is_not_told_as_r
     lost = FleetLocked("run r-1 was taken over by run r-2", where="web-2")
     monkeypatch.setattr(Claims, "refused", lambda _claims, said: lost if said else None)
     settled = fleet.settle(trial)
-    assert settled["result"]["verdict"] == "KEEP"
-    assert settled["stop"]["status"] == "taken-over" and "confirmed on web-1, web-3" in settled["stop"]["message"]
+    assert settled.result.verdict == "KEEP"
+    assert settled.stop.status == "taken-over" and "confirmed on web-1, web-3" in settled.stop.message
 
 
 def test_what_somebody_deploys_while_a_trial_is_measured_is_told_and_stays(fleet: Fleet) -> None:
@@ -270,6 +271,6 @@ def test_what_somebody_deploys_while_a_trial_is_measured_is_told_and_stays(fleet
     fleet.live["web-2"] = fleet.confirmed["web-2"] = LATER
     settled = fleet.settle(trial, "REVERT")
     assert fleet.confirmed["web-2"] == LATER == fleet.live["web-2"]
-    assert settled["result"]["verdict"] == "REVERT" and "confirmed outside a run" in str(fleet.events)
+    assert settled.result.verdict == "REVERT" and "confirmed outside a run" in str(fleet.events)
     # The next trial is measured against it.
-    assert settled["stop"] is None and settled["baseline"] == fleet.baseline | {"web-2": LATER}
+    assert settled.stop is None and settled.baseline == fleet.baseline | {"web-2": LATER}
