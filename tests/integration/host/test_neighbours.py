@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -76,3 +77,11 @@ def test_what_other_accounts_may_not_read_they_may_not_read_in_any_copy_of_it(ho
     finally:
         host.run("chgrp root /etc/nginx/ratchet/original/nginx.conf; chmod 644 /etc/nginx/ratchet/original/nginx.conf")
         start_over(host)
+
+
+def test_who_asks_for_the_status_is_no_session(host: Host) -> None:
+    asking = "for i in $(seq 25); do ratchet-host status; done"
+    with ThreadPoolExecutor() as pool:
+        told = [pool.submit(host.run, asking) for _ in range(4)]
+        documents = [json.loads(line) for lines in told for line in lines.result().splitlines()]
+    assert len(documents) == 100 and not [document for document in documents if document["lease"]]

@@ -49,10 +49,18 @@ class Lock:
             self._descriptor = None
 
     def holder(self) -> Process | None:
-        """Who holds it; None when nobody does."""
-        if self.take():
-            self.free()
+        """Who holds it; None when nobody does. Who asks takes it from nobody: others may ask at the same time."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
             return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
         try:
             pid, start = (int(word) for word in self._path.read_bytes().split())
         except (OSError, ValueError):
