@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -48,10 +49,10 @@ def unit_master(unit: str) -> Process | None:
     return process(pid) if pid else None
 
 
-def reads_our_file(words: list[str]) -> bool:
-    """Whether a master of such a command line reads /etc/nginx/nginx.conf; a shadow and an instance apart do not."""
-    named = words[words.index("-c") + 1 :][:1] if "-c" in words else []
-    return named == [str(paths.ETC / "nginx.conf")] or (not named and "-p" not in words)
+def reads_our_file(said: str) -> bool:
+    """Whether a master of such a title reads /etc/nginx/nginx.conf; a shadow and an instance apart do not."""
+    own = re.escape(str(paths.ETC / "nginx.conf"))
+    return not re.search(rf" -q?(c(?! ?{own}( |$))|p)", said)
 
 
 def here(pid: int) -> bool:
@@ -77,7 +78,7 @@ class Live:
                 continue
             if serves(said):
                 serving[found] = int(fields[1])
-            elif said.startswith(MASTER) and reads_our_file(said.split()) and roots(found.pid) and here(found.pid):
+            elif said.startswith(MASTER) and reads_our_file(said) and roots(found.pid) and here(found.pid):
                 parents[found] = int(fields[1])
                 forked |= {found} if int(fields[6]) & FORKED else set()
         # A worker is called a master until it has begun: the new master of an upgraded binary is a program of its own.
