@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import time
 
 import pytest
 
+from controller.lab.commands import podman
 from tests.integration.host.conftest import BASELINE, BASELINE_ID, LEASE, PROGRAM, VARIANT_ID, Host
 from tests.integration.host.way_back import GRACE, assert_back, assert_rests, by_mark, live_by_hand, mark
 
@@ -136,3 +140,33 @@ def costs(host: Host, pid: int) -> dict[str, int]:
         "pages of children": int(fields[8]) + int(fields[10]),
         "memory": int(memory.split()[1]),
     }
+
+
+def test_a_process_of_another_account_makes_the_keeper_do_nothing(host: Host) -> None:
+    # It has the name, the title and the limit of a worker that runs something else.
+    named = "prlimit --core=77:77 --pid $$; exec -a 'nginx: worker process' /tmp/named/nginx 60"
+    host.run("mkdir -p /tmp/named; cp /bin/sleep /tmp/named/nginx; chmod -R 755 /tmp/named; systemctl stop nginx")
+    host.put("/etc/nginx/own.conf", OWN)
+    host.run("mv /etc/nginx/own.conf /etc/nginx/nginx.conf")
+    host.run(f'systemd-run --quiet --unit=named --uid=www-data bash -c "{named}"')
+    try:
+        # It looks at all processes every ten seconds.
+        time.sleep(13)
+        assert host.run("systemctl is-active nginx", check=False).strip() == "inactive"
+        assert host.run("cat /etc/nginx/nginx.conf") == OWN
+        assert host.run("systemctl is-active named", check=False).strip() == "active"
+    finally:
+        host.run("systemctl stop named; rm -r /tmp/named")
+    assert host.ratchet("rollback")["verified"]
+
+
+def test_a_systemd_that_hangs_does_not_hold_the_baseline_up(host: Host) -> None:
+    systemd = int(json.loads(podman("inspect", host.name))[0]["State"]["Pid"])
+    # Its queue for what the keeper tells it is full before the lease is over.
+    began = live_by_hand(host, lease=28)
+    os.kill(systemd, signal.SIGSTOP)
+    try:
+        host.until(lambda: host.level() == "level 9\n", 28 + GRACE - (time.monotonic() - began))
+    finally:
+        os.kill(systemd, signal.SIGCONT)
+    assert_back(host, time.monotonic(), lease=0)

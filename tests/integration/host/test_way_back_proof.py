@@ -169,3 +169,20 @@ def test_no_block_is_valid_from_a_restart_or_upgrade_of_nginx_on(agent: Host, so
     assert "nginx was restarted" in after[-1]["invalid_reason"]
     assert events[-1]["event"] == "end" and events[-1]["restored"]["verified"], events[-1]
     assert_rests(host)
+
+
+def test_a_restart_that_catches_a_file_which_no_reload_leaves_again_does_not_keep_it(restarted: Host) -> None:
+    host = restarted
+    zone = "limit_req_zone $binary_remote_addr zone=zone:1m rate=1000r/s;"
+    baseline, variant = configuration(9, zone), configuration(4, zone.replace("binary_remote_addr", "server_name"))
+    host.stage(baseline=baseline, variant=variant)
+    assert host.ratchet("confirm", identity(baseline))["ok"]
+    # nginx refuses the reload: the key of a zone cannot change. Until that is told, nginx.conf is the variant.
+    host.run("(sleep 2; systemctl restart nginx) >/dev/null 2>&1 &")
+    began = time.monotonic()
+    answer = host.ratchet("switch", identity(variant), "--lease", str(LEASE))
+    assert "could not be put back" in answer["error"], answer
+    # Twice four seconds for what a reload would do, before nginx is started afresh.
+    host.until(lambda: host.level() == "level 9\n", LEASE + 2 * GRACE - (time.monotonic() - began))
+    host.until(lambda: len(host.run("pgrep -f 'nginx: master'").split()) == 1, 5)
+    assert host.ratchet("rollback")["verified"] and by_mark(host) == {mark(host)}
