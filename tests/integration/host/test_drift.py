@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import time
+
 import pytest
 
-from tests.integration.host.conftest import BASELINE, BASELINE_ID, VARIANT, VARIANT_ID, Host, without_mark
+from tests.integration.host.conftest import (
+    BASELINE,
+    BASELINE_ID,
+    VARIANT,
+    VARIANT_ID,
+    Host,
+    configuration,
+    identity,
+    without_mark,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -157,3 +170,45 @@ def test_who_asks_for_it_confirms_nothing_that_was_edited_meanwhile(host: Host) 
         host.run(f"rm {site}")
     confirmed = host.ratchet("confirm", VARIANT_ID, "--unedited")
     assert confirmed["ok"] and confirmed["confirmed"] == VARIANT_ID
+
+
+OWN = BASELINE.replace('"level 9', '"level by hand')
+
+
+def deploy(host: Host) -> None:
+    """As other tools do: a file of the operator's own in the link's place, and a reload."""
+    host.put("/etc/nginx/own.conf", OWN)
+    host.run("mv /etc/nginx/own.conf /etc/nginx/nginx.conf; systemctl reload nginx")
+    host.until(lambda: host.level() == "level by hand\n", 5)
+
+
+def test_a_deploy_in_mid_trial_stays_when_the_session_ends_and_is_told(host: Host) -> None:
+    session = host.session()
+    assert session.switch(VARIANT_ID)["ok"]
+    deploy(host)
+    answer = session.ask("end")
+    assert not answer["verified"] and "replaced by hand" in answer["error"]
+    assert host.level() == "level by hand\n" and host.run("cat /etc/nginx/nginx.conf") == OWN
+    assert "nginx.conf" in host.status()["drift"]
+    # Who asks for the baseline gets it, and the file is kept.
+    answer = host.ratchet("rollback")
+    assert answer["verified"] and host.run(f"cat {answer['saved'][0]}") == OWN
+
+
+def test_a_deploy_while_a_switch_waits_for_old_workers_is_not_lost(host: Host) -> None:
+    patient = {level: configuration(level).replace("timeout 3s;", "timeout 90s;") for level in (9, 4)}
+    host.stage(a=patient[9], b=patient[4])
+    assert host.ratchet("confirm", identity(patient[9]))["ok"]
+    session = host.session()
+    with socket.create_connection((host.address, 8090), timeout=5) as client:
+        # Its worker stays as long as it has not asked to the end, and so the switch is taken back.
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        time.sleep(0.3)
+        session.write(json.dumps({"command": "switch", "configuration": identity(patient[4])}).encode() + b"\n")
+        host.until(lambda: host.level() == "level 4\n", 5)
+        deploy(host)
+        refused = session.read()
+    assert not refused["ok"] and "replaced by hand" in refused["error"]
+    assert not session.ask("end")["verified"]
+    assert host.run("cat /etc/nginx/nginx.conf") == OWN and host.level() == "level by hand\n"
+    assert host.ratchet("rollback")["saved"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.integration.host.conftest import BASELINE_ID, LEASE, PROGRAM, VARIANT_ID, Host, configuration, identity
-from tests.integration.host.way_back import assert_back, assert_rests, killed_at, live_by_hand
+from tests.integration.host.way_back import assert_back, assert_rests, killed_at, live_by_hand, under_audit
 
 pytestmark = pytest.mark.lab
 
@@ -112,3 +114,47 @@ def test_a_confirm_that_has_waited_for_a_session_to_begin_does_not_end_its_lease
     assert session.switch(VARIANT_ID)["ok"]
     assert session.ask("end")["verified"]
     assert_rests(host)
+
+
+# At the last moment before the link to the baseline moves.
+_HELD_UP = """
+def audit(event, told):
+    if event == "os.rename" and ".confirmed.new" in str(told[0]):
+        os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize("hook", [_HELD_UP, _HELD_UP.replace("os.rename", "os.symlink").replace("told[0]", "told[1]")])
+def test_a_confirm_that_is_held_up_beyond_its_lease_confirms_nothing(host: Host, hook: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        confirm = pool.submit(under_audit, host, hook, "confirm", VARIANT_ID)
+        stopped = f"pgrep --runstates T -f '{PROGRAM} confirm'"
+        host.until(lambda: bool(host.run(stopped, check=False)), 15)
+        assert host.level() == "level 4\n"
+        # Its minute is over.
+        host.run("sed -i 's/^[0-9.]*/1/' /run/ratchet/lease")
+        host.until(lambda: host.level() == "level 9\n", 10)
+        host.run(f"kill -CONT $({stopped})")
+        answer = json.loads(confirm.result().stdout)
+    assert not answer["ok"] and "lease" in answer["error"], answer
+    assert_rests(host)
+
+
+_EDITED = """
+done = False
+def audit(event, told):
+    global done
+    if event == "os.kill" and told[1] == signal.SIGHUP and not done:
+        done = True
+        os.system("sleep 1; echo '# late' >>/etc/nginx/sites-enabled/late")
+"""
+
+
+def test_what_is_edited_while_nginx_reloads_is_not_confirmed_with_it(host: Host) -> None:
+    host.put("/etc/nginx/sites-enabled/late", "# early\n")
+    try:
+        assert host.ratchet("confirm", BASELINE_ID)["drift"] is None
+        answer = json.loads(under_audit(host, _EDITED, "confirm", VARIANT_ID).stdout)
+        assert answer["ok"] and "+# late" in answer["drift"]["/etc/nginx/sites-enabled/late"], answer
+    finally:
+        host.run("rm /etc/nginx/sites-enabled/late")

@@ -147,3 +147,23 @@ def test_a_configuration_folder_that_is_read_only_at_boot_does_not_hold_the_base
         host.run(f"umount /etc/nginx/ratchet; systemctl disable --quiet frozen; rm -f {frozen}", check=False)
         if host.run("systemctl is-active nginx", check=False).strip() != "active":
             restart_nginx(host)
+
+
+def test_an_edit_that_nginx_tests_well_and_does_not_reload_to_does_not_hold_the_baseline_up(host: Host) -> None:
+    zone = "proxy_cache_path /var/cache/nginx-zone levels=1:2 keys_zone=zone:1m;\n"
+    host.put(SITE, zone)
+    try:
+        assert host.ratchet("confirm", BASELINE_ID)["ok"]
+        began = live_by_hand(host)
+        # A cache's levels cannot change within one nginx; `nginx -t` does not know which is running.
+        host.put(SITE, zone.replace("1:2", "2:2"))
+        host.run("nginx -t -q")
+        host.until(lambda: host.level() == "level 9\n", LEASE + GRACE - (time.monotonic() - began))
+        answer = host.ratchet("rollback")
+        assert answer["ok"] and answer["verified"] and SITE in answer["drift"] and "nginx.conf" in answer["drift"]
+        # What runs is what nginx would start with.
+        assert by_mark(host) == {mark(host)}
+    finally:
+        host.run(f"rm -f {SITE}; systemctl restart nginx")
+    assert host.ratchet("rollback")["ok"] and host.ratchet("confirm", BASELINE_ID)["ok"]
+    assert_rests(host)

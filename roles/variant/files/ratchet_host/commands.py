@@ -7,11 +7,19 @@ import contextlib
 from ratchet_host.claim import Fence
 from ratchet_host.configurations import adopted, confirmed, edited, live, require_staged, shown, text_of
 from ratchet_host.drift import drift
-from ratchet_host.edits import forget_records, heal, put_edits_aside, remake, remark, tell_edits, write_record
+from ratchet_host.edits import (
+    forget_records,
+    heal,
+    put_edits_aside,
+    read_tree,
+    remark,
+    tell_edits,
+    write_record,
+)
 from ratchet_host.errors import Refused
 from ratchet_host.files import point
 from ratchet_host.instance import master, require_marks, running, verified
-from ratchet_host.lease import arm, disarm
+from ratchet_host.lease import arm, disarm, require_lease
 from ratchet_host.locks import Lock, changing, refuse_during_session
 from ratchet_host.nginx import test
 from ratchet_host.paths import CONFIRM_LEASE, ORIGINAL, configuration_file, confirmed_link
@@ -24,11 +32,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def make_baseline(identity: str) -> float:
+def make_baseline(identity: str, fence: Fence) -> float:
     """Under a lease that is armed: switch, and only then move `confirmed`; returns seconds the switch took.
 
     Raises Refused or OSError with the old baseline live.
     """
+
+    def hold() -> None:
+        """A call that was held up meanwhile has lost the host, and the keeper has gone back."""
+        require_lease()
+        fence.check()
+
     try:
         if master() is None:
             # Somebody has stopped it; who deploys wants it to run.
@@ -36,10 +50,15 @@ def make_baseline(identity: str) -> float:
         if identity != ORIGINAL and running() == identity:
             # Nothing but a new mark shows that nginx has read it once more, with what it includes now.
             remark(identity, text_of(identity))
-        seconds = switch(identity, patience=5, strict=False)
-        write_record(identity)
-        if confirmed() != identity:
-            point(confirmed_link(), identity)
+        # What is edited from here on nginx may not have read: it is no part of the baseline.
+        tree = read_tree(identity)
+        seconds = switch(identity, patience=5, strict=False, last=hold)
+        write_record(identity, tree)
+        try:
+            point(confirmed_link(), identity, last=hold)
+        except FileNotFoundError:
+            # The keeper takes away what is renamed here when it goes back.
+            raise Refused(f"held up beyond its lease: the keeper is back, {identity} is not confirmed") from None
     except (Refused, OSError):
         restore()
         disarm()
@@ -78,7 +97,7 @@ def command_confirm(identity: str, fence: Fence, *, unedited: bool = False) -> d
         else:
             arm(CONFIRM_LEASE)
             changed = adopt() or changed
-            seconds = make_baseline(identity)
+            seconds = make_baseline(identity, fence)
             log(f"confirmed {identity} (before: {before})")
         put_edits_aside()
         saved = tell_edits()
@@ -142,17 +161,12 @@ def command_rollback(identity: str | None, fence: Fence) -> dict[str, Any]:
             if confirmed() is None:
                 raise Refused("nothing is confirmed on this host yet; there is nothing to roll back to")
             before = (live(), confirmed())
-            changed = adopt() or found
-            baseline = confirmed()
-            if baseline is not None and remake(baseline):
-                changed = True
-            if baseline is not None and edited(baseline):
-                heal(baseline)
-                changed = True
+            changed = found
             if identity is not None and identity != confirmed():
                 require_accepted(identity)
                 arm(CONFIRM_LEASE)
-                make_baseline(identity)
+                adopt()
+                make_baseline(identity, fence)
                 changed = True
             changed = restore(everything=True) or changed
             disarm()

@@ -21,19 +21,22 @@ from ratchet_host.system import log
 from ratchet_host.tree import Tree
 
 
-def write_record(identity: str) -> None:
+def read_tree(identity: str) -> Tree | None:
+    """Every file of a configuration; None where they cannot be read as nginx does."""
+    try:
+        return Tree(configuration_file(identity))
+    except Refused as refused:
+        log(f"only the main file is watched for edits, and no copy is kept: {refused}", syslog.LOG_WARNING)
+        return None
+
+
+def write_record(identity: str, tree: Tree | None) -> None:
     """Remember every file of a configuration that is to be the baseline, and all of them in one file. Raises OSError.
 
     The record of the one that is the baseline yet stays, so that each is whole until `forget_records`.
     """
-    copy = b""
-    try:
-        tree = Tree(configuration_file(identity))
-        contents = tree.files
-        copy = render(tree.directives).encode("utf-8", "surrogateescape")
-    except Refused as refused:
-        log(f"only the main file is watched for edits, and no copy is kept: {refused}", syslog.LOG_WARNING)
-        contents = {"nginx.conf": text_of(identity)}
+    contents = tree.files if tree else {"nginx.conf": text_of(identity)}
+    copy = render(tree.directives).encode("utf-8", "surrogateescape") if tree else b""
     files = {name: content.decode("utf-8", "surrogateescape") for name, content in contents.items()}
     document = json.dumps({"id": identity, "files": files}).encode()
     write_atomically(record_file(identity), document, 0o600)
@@ -102,7 +105,8 @@ def kept_by_keeper() -> list[Path]:
 def take_from_keeper() -> None:
     """Keep what it has left where all edited files are kept, until somebody is told."""
     for kept in kept_by_keeper():
-        keep_edited(kept, str(paths.ETC / "nginx.conf"))
+        if kept.exists():
+            keep_edited(kept, str(paths.ETC / "nginx.conf"))
         kept.unlink()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 MAX_COMPARED_LINES = 20_000
@@ -53,17 +54,17 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644, *, like: Pat
         raise
 
 
-def point(link: Path, target: str) -> None:
-    """Make `link` a symlink to `target`, atomically and durably."""
+def point(link: Path, target: str, *, last: Callable[[], object] = bool) -> None:
+    """Make `link` a symlink to `target`, atomically and durably. `last` is asked just before, and may raise."""
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)
     try:
         temporary.symlink_to(target)
+        last()
         temporary.replace(link)
         sync_directory(link.parent)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def short_diff(before: bytes, after: bytes, names: tuple[str, str], limit: int) -> str:

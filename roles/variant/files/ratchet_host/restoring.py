@@ -7,12 +7,22 @@ import syslog
 
 from ratchet_host import paths, system
 from ratchet_host.configurations import adopted, by_copy, confirmed, edited, live, pointed, require_staged
-from ratchet_host.edits import heal, keep_edited, put_edits_aside, take_from_keeper, write_record
+from ratchet_host.edits import heal, keep_edited, put_edits_aside, read_tree, remake, take_from_keeper, write_record
 from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point, sync_directory, write_atomically
-from ratchet_host.instance import master, verified, wait_verified
+from ratchet_host.instance import Live, master, verified, wait_verified
+from ratchet_host.marks import mark_in
 from ratchet_host.nginx import test
-from ratchet_host.paths import KEEPER, LIVE_TARGET, ORIGINAL, configuration_file, confirmed_link, live_link, ratchet
+from ratchet_host.paths import (
+    KEEPER,
+    LIVE_TARGET,
+    ORIGINAL,
+    configuration_file,
+    confirmed_link,
+    copy_file,
+    live_link,
+    ratchet,
+)
 from ratchet_host.shadow_places import stop_shadows
 from ratchet_host.switching import run_live
 from ratchet_host.system import log
@@ -43,11 +53,14 @@ def make_confirmed_live(*, everything: bool) -> bool:
     baseline = confirmed()
     if baseline is None:
         return False
-    if edited(baseline):
-        try:
+    if not everything and somebody_elses():
+        raise Refused("/etc/nginx/nginx.conf was replaced by hand, and nginx runs it: it is left as it is")
+    try:
+        if edited(baseline):
             heal(baseline)
-        except (Refused, OSError) as error:
-            log(f"an edit of {baseline} stays: {explain(error)}", syslog.LOG_WARNING)
+        remake(baseline)
+    except (Refused, OSError) as error:
+        log(f"the file of {baseline} stays as it is: {explain(error)}", syslog.LOG_WARNING)
     if live() == baseline and adopted() and verified():
         return False
     log(f"restoring {baseline}")
@@ -56,9 +69,17 @@ def make_confirmed_live(*, everything: bool) -> bool:
         shown = "its workers do not show it" if master() else "nginx does not run, and will start with it"
         raise Refused(f"the confirmed configuration {baseline} is not back: {why or shown}")
     if by_copy():
-        problem = test(configuration_file(baseline), "restore")
-        log(f"{baseline} is live by its copy; nginx refuses its own files: {problem}", syslog.LOG_WARNING)
+        with contextlib.suppress(Refused, OSError):
+            problem = test(configuration_file(baseline), "restore") or "as its error log says"
+            log(f"{baseline} is live by its copy; nginx refuses its own files: {problem}", syslog.LOG_WARNING)
     return True
+
+
+def somebody_elses() -> bool:
+    """Whether nothing of ours is live any more: what nginx would start with, and what it runs, has no mark."""
+    found = Live()
+    replaced = not adopted() and not mark_in(paths.ETC / "nginx.conf")
+    return replaced and bool(found.workers) and not any(found.workers.values())
 
 
 def leave_copy() -> bool:
@@ -66,7 +87,13 @@ def leave_copy() -> bool:
     baseline = confirmed()
     if baseline is None or not by_copy() or test(configuration_file(baseline), "restore"):
         return False
-    run_live(baseline, patience=2, strict=False)
+    try:
+        run_live(baseline, patience=2, strict=False)
+    except Refused as refused:
+        # It passes the test, and a running nginx does not change to it: only a restart would.
+        point(paths.ETC / "nginx.conf", str(copy_file(baseline)))
+        log(f"{baseline} stays live by its copy: {refused}", syslog.LOG_WARNING)
+        return False
     return True
 
 
@@ -95,7 +122,7 @@ def adopt() -> bool:
     keep_original()
     if confirmed() is None:
         require_staged(ORIGINAL)
-        write_record(ORIGINAL)
+        write_record(ORIGINAL, read_tree(ORIGINAL))
         point(confirmed_link(), ORIGINAL)
     if pointed(live_link()) is None:
         point(live_link(), confirmed() or ORIGINAL)

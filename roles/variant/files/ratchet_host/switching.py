@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from ratchet_host import paths
-from ratchet_host.configurations import live, main_target
+from ratchet_host.configurations import adopted, live, main_target
 from ratchet_host.errors import Refused, explain
 from ratchet_host.files import point
 from ratchet_host.instance import Live
@@ -43,6 +43,9 @@ def run_live(identity: str, *, patience: float, strict: bool, last: Callable[[],
         )
     mark = mark_in(configuration_file(identity))
     last()
+    if not adopted():
+        # Somebody's own file, of a moment ago: a reload reads it, and a link in its place would lose it.
+        raise Refused("/etc/nginx/nginx.conf was replaced by hand; nothing is switched")
     if live() != identity:
         point(live_link(), identity)
     if main_target() != LIVE_TARGET:
