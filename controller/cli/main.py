@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("controller.cli.runs", "what is unfinished, and what to type"),
     "resume": ("controller.cli.resume", "finish or safely revert what a killed controller left"),
     "end": ("controller.cli.end", "give up a run that cannot be resumed: restore, and seal what it has"),
+    "prune": ("controller.cli.prune", "delete the evidence of old runs, and say what is kept and why"),
     "audit": ("controller.cli.audit", "who did what to which host; verify that the log is whole"),
     "experiments": ("controller.cli.experiments", "list or check experiments, print their schema"),
     "lab": ("controller.cli.lab", "a local Hetzner-compatible cloud of real hosts"),

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from controller.model.project import Project
     from controller.workflow.context import RunContext, StopSignal
 
-# As workflow/run/plan.py draws them; whatever else lies in runs/ (a copy, a folder of the operator's) is none.
-RUN_ID = "r-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}"
-
 
 def add_fleet_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", required=True, metavar="F", help="a folder of inventory/")
@@ -104,7 +101,7 @@ def unfinished_rows(store: Store, run_id: str | None) -> list[tuple[str, str, st
 
 def named_run(project: Project, reference: str) -> str:
     """What `last` means: the newest of the folders that are named as runs are. Any other reference as it is."""
-    from controller.adapters.files.runs import LAST, run_ids
+    from controller.adapters.files.runs import LAST, RUN_ID, run_ids
 
     if reference != LAST:
         return reference

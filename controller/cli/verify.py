@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 from controller.cli.run_setup import add_output_argument
+
+# Nothing was found wrong, and nothing can be recomputed.
+CANNOT_BE_ASKED = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +36,29 @@ def run(args: argparse.Namespace) -> int:
                 f"{trial['experiment']}/{trial['variant']}",
                 trial["recorded"],
                 trial["recomputed"],
-                "yes" if trial["same"] else "NO",
+                "yes" if trial["same"] else "-" if trial["pruned"] else "NO",
                 trial["note"],
             )
         console = Console()
         console.print(table)
-        console.print(
-            f"run {document['run_id']}: "
-            + ("every verdict is the same" if document["same"] else "NOT every verdict is the same"),
-            markup=False,
+        console.print(f"run {document['run_id']}: {_words(document)}", markup=False)
+    return _exit_code(document)
+
+
+def _words(document: dict[str, Any]) -> str:
+    if document["same"]:
+        return "every verdict is the same"
+    if _exit_code(document) == CANNOT_BE_ASKED:
+        return (
+            f"its evidence was pruned on {document['pruned'][:10]} by controller prune, so its verdicts cannot be "
+            f"recomputed; as they were recorded: controller show {document['run_id']}"
         )
-    return 0 if document["same"] else 3
+    return "NOT every verdict is the same"
+
+
+def _exit_code(document: dict[str, Any]) -> int:
+    """Of a run that is partly pruned, what is left must be the same."""
+    if document["same"]:
+        return 0
+    left = [trial for trial in document["trials"] if not trial["pruned"]]
+    return CANNOT_BE_ASKED if all(trial["same"] for trial in left) else 3

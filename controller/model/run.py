@@ -75,6 +75,15 @@ class RunPlan(Frozen):
     trials: list[TrialPlan] = Field(description="of bayes and tournament empty: each trial's plan is in its folder")
 
 
+class Pruned(Frozen):
+    """`pruned.json`: that the run's evidence was deleted, by `controller prune`."""
+
+    format: int = 1
+    at: str = Field(description="when that began, UTC, ISO 8601")
+    files: int
+    bytes: int
+
+
 class RunResult(Frozen):
     """`verdict.json`, and the document of `optimize --output json`. Baselines are host -> configuration id."""
 

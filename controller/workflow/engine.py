@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
 from pydantic import TypeAdapter
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,6 +24,9 @@ from controller.model.errors import BadInput, HostFailed, RatchetError, Unexpect
 # Ours, not DBOS's hash of the source: an upgrade of Ratchet must not strand unfinished runs.
 # It counts up when recorded steps of an earlier release cannot be gone on with.
 STEPS_VERSION = "3"
+
+# So that a run under way never waits long for the database.
+FORGOTTEN_AT_ONCE = 50
 
 T = TypeVar("T")
 
@@ -83,6 +87,45 @@ def _for_nobody(workflow_id: str, why: str) -> BadInput:
         where=workflow_id,
         next_step=f"controller end {workflow_id} puts its hosts on their baseline and seals what it has measured",
     )
+
+
+def recorded_workflows(database_url: str) -> list[str]:
+    """Ids of all workflows that the database holds steps of. Raises HostFailed."""
+    with _client(database_url) as client:
+        found = client.list_workflows(load_input=False, load_output=False) if client is not None else []
+    return [status.workflow_id for status in found]
+
+
+def forget_workflows(database_url: str, workflow_ids: Sequence[str]) -> None:
+    """Delete what is recorded of workflows that nobody goes on with. Safe to run twice. Raises HostFailed."""
+    with _client(database_url) as client:
+        for first in range(0, len(workflow_ids) if client is not None else 0, FORGOTTEN_AT_ONCE):
+            client.delete_workflows(list(workflow_ids[first : first + FORGOTTEN_AT_ONCE]))
+
+
+@contextmanager
+def _client(database_url: str) -> Iterator[Any]:
+    """DBOS without anything launched; None where nothing was ever launched on the database. Raises HostFailed."""
+    url = sa.make_url(database_url)
+    try:
+        engine = sa.create_engine(url)
+        schema = None if url.get_backend_name() == "sqlite" else "dbos"
+        launched_before = sa.inspect(engine).has_table("workflow_status", schema=schema)
+        engine.dispose()
+        if not launched_before:
+            yield None
+            return
+        client = DBOSClient(system_database_url=database_url, retry_connection_errors=False)
+        try:
+            yield client
+        finally:
+            client.destroy()
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise HostFailed(
+            f"the database failed: {str(cause).splitlines()[0]}",
+            next_step="free its disk or lock, or start it, then run the command again",
+        ) from None
 
 
 def _version(workflow_id: str) -> str:

@@ -16,6 +16,8 @@ from controller.model.run import RunPlan, RunResult
 from controller.model.trial import TrialPlan
 
 LAST = "last"
+# As workflow/run/plan.py draws them; whatever else lies in runs/ (a copy, a folder of the operator's) is none.
+RUN_ID = "r-[0-9]{8}-[0-9]{6}-[0-9a-f]{4}"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,14 +39,19 @@ def list_runs(project: Project) -> list[tuple[RunPlan | None, RunResult | None]]
     """
     found: list[tuple[RunPlan | None, RunResult | None]] = []
     for run_id in run_ids(project):
-        folder = project.runs / run_id
         try:
-            pair = _read(RunPlan, folder / "plan.json"), _read(RunResult, folder / "verdict.json")
+            pair = read_documents(project, run_id)
         except BadInput:
             continue
         if pair != (None, None):
             found.append(pair)
     return found
+
+
+def read_documents(project: Project, run_id: str) -> tuple[RunPlan | None, RunResult | None]:
+    """Plan and result of the run of exactly that id; None where there is none. Raises BadInput when one is damaged."""
+    folder = project.runs / run_id
+    return _read(RunPlan, folder / "plan.json"), _read(RunResult, folder / "verdict.json")
 
 
 def read_run(project: Project, reference: str) -> tuple[RunPlan, RunResult | None]:
@@ -54,7 +61,7 @@ def read_run(project: Project, reference: str) -> tuple[RunPlan, RunResult | Non
     """
     run_id = resolve(project, reference)
     folder = project.runs / run_id
-    plan, result = _read(RunPlan, folder / "plan.json"), _read(RunResult, folder / "verdict.json")
+    plan, result = read_documents(project, run_id)
     if plan is None:
         ended = f": it {result.status}: {result.message}" if result is not None else ""
         raise BadInput(

@@ -68,3 +68,22 @@ def forget_open_commits(store: Store, fleet: str) -> None:
         values = {"state": ended.state, "document": ended.model_dump_json()}
         with store.transaction() as connection:
             connection.execute(sa.update(commits).where(commits.c.commit_id == commit.commit_id).values(**values))
+
+
+def _ended_rollbacks(fleet: str, before: str) -> sa.ColumnElement[bool]:
+    """Those of the fleet that began before that time: nothing reads them any more. A run's own are RUN/TRIAL."""
+    ended = commits.c.state.in_(sorted(ENDED))
+    return sa.and_(commits.c.fleet == fleet, ended, commits.c.started_at < before, commits.c.commit_id.not_like("%/%"))
+
+
+def count_ended_rollbacks(store: Store, fleet: str, before: str) -> int:
+    """How many rollbacks of the fleet are on record that began before that time and are done. Raises HostFailed."""
+    query = sa.select(sa.func.count()).select_from(commits).where(_ended_rollbacks(fleet, before))
+    with store.transaction() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def forget_ended_rollbacks(store: Store, fleet: str, before: str) -> None:
+    """Raises HostFailed."""
+    with store.transaction() as connection:
+        connection.execute(sa.delete(commits).where(_ended_rollbacks(fleet, before)))

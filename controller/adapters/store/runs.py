@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from controller.adapters.store.database import Store
-from controller.adapters.store.tables import runs, trials
+from controller.adapters.store.tables import commits, runs, trials
 from controller.adapters.store.trial_rows import Times, trial_rows
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Effect
@@ -91,3 +91,30 @@ def recent_results(store: Store, fleet: str, limit: int) -> list[RunResult]:
         with suppress(ValidationError):
             found.append(RunResult.model_validate_json(document))
     return found
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run's row without its documents."""
+
+    run_id: str
+    fleet: str
+    status: str
+    started_at: str
+
+
+def runs_on_record(store: Store) -> dict[str, RecordedRun]:
+    """Id -> run, of every fleet. Raises HostFailed."""
+    query = sa.select(runs.c.run_id, runs.c.fleet, runs.c.status, runs.c.started_at)
+    with store.transaction() as connection:
+        return {row.run_id: RecordedRun(*row) for row in connection.execute(query)}
+
+
+def forget_runs(store: Store, run_ids: list[str]) -> None:
+    """Delete the rows of runs that have ended, with their trials and commits. Raises HostFailed."""
+    for run_id in run_ids:
+        with store.transaction() as connection:
+            ended = sa.delete(runs).where(runs.c.run_id == run_id, runs.c.status != RUNNING)
+            if connection.execute(ended).rowcount:
+                connection.execute(sa.delete(trials).where(trials.c.run_id == run_id))
+                connection.execute(sa.delete(commits).where(commits.c.commit_id.startswith(f"{run_id}/")))

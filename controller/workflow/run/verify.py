@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from controller.adapters.files.pruned import read_pruned
 from controller.adapters.files.runs import read_run
 from controller.judge.live import judge_live
 from controller.judge.schedule import draw_pairs
@@ -32,7 +33,8 @@ WITHOUT_JUDGEMENT = {
 
 
 def verify_run(project: Project, reference: str) -> dict[str, Any]:
-    """`{"run_id", "same": bool, "trials": [...]}`; a trial tells what was recorded, what was recomputed, and `same`.
+    """`{"run_id", "same": bool, "pruned": when | None, "trials": [...]}`; a trial tells what was recorded, what was
+    recomputed, and `same`. `pruned`: when evidence was deleted that would be needed.
 
     Raises BadInput when the run is unknown or was never sealed.
     """
@@ -41,10 +43,22 @@ def verify_run(project: Project, reference: str) -> dict[str, Any]:
         raise BadInput("the run has no verdict yet", where=plan.run_id, next_step=f"controller resume {plan.run_id}")
     folder = project.runs / result.run_id
     trials = [_verify_trial(folder, trial) for trial in result.trials]
-    return {"run_id": result.run_id, "same": all(trial["same"] for trial in trials), "trials": trials}
+    # Read last: it may be pruned just now.
+    mark = read_pruned(project, result.run_id)
+    for trial in trials:
+        trial["pruned"] = trial["pruned"] and mark is not None
+        if trial["pruned"] and mark is not None:
+            trial |= {"recomputed": "", "note": f"its evidence was pruned on {mark.at[:10]} by controller prune"}
+    return {
+        "run_id": result.run_id,
+        "same": all(trial["same"] for trial in trials),
+        "pruned": mark.at if mark is not None and any(trial["pruned"] for trial in trials) else None,
+        "trials": trials,
+    }
 
 
 def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
+    """`pruned`: evidence is not there any more, which only a mark of `controller prune` explains."""
     row: dict[str, Any] = {
         "trial": recorded.trial,
         "experiment": recorded.experiment,
@@ -53,6 +67,7 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
         "recomputed": "",
         "same": False,
         "note": "",
+        "pruned": False,
     }
     if recorded.reason in WITHOUT_JUDGEMENT:
         return row | {"same": recorded.verdict == "REVERT", "note": "reached without judging pairs"}
@@ -66,7 +81,8 @@ def _verify_trial(folder: Path, recorded: TrialResult) -> dict[str, Any]:
         if plan.calibration is not None and choose_again(folder, plan.calibration) != plan.calibration:
             raise evidence.EvidenceInvalid("the calibration's evidence gives another choice than the recorded one")
     except (OSError, ValueError, evidence.EvidenceInvalid) as error:
-        return row | {"recomputed": "REVERT measurement-invalid", "note": str(error)}
+        is_gone = isinstance(error, evidence.EvidenceMissing)
+        return row | {"recomputed": "REVERT measurement-invalid", "note": str(error), "pruned": is_gone}
     verdict, reason = "REVERT", again.reason or "undecided"
     harm = next((check for check in checks if check is not None and check.action not in PASSED), None)
     if again.action == "keep" and harm is None:

@@ -31,6 +31,10 @@ class EvidenceInvalid(Exception):
     """The evidence is damaged, or does not give the verdict that was reached live; the trial is REVERTed."""
 
 
+class EvidenceMissing(EvidenceInvalid):
+    """There is no such file any more."""
+
+
 # What a trial came to once its verdict was carried out.
 SETTLED = "settled.json"
 
@@ -63,6 +67,8 @@ def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[
         sidecar = read_object((folder / f"{host}.json").read_text())
         with gzip.open(folder / f"{host}.csv.gz") as packed:
             raw = packed.read(LARGEST_CSV_BYTES + 1)
+    except FileNotFoundError as error:
+        raise EvidenceMissing(f"{host}: {error}") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise EvidenceInvalid(f"{host}: {error}") from None
     if len(raw) > LARGEST_CSV_BYTES:

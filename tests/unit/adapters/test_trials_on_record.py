@@ -8,13 +8,35 @@ import pytest
 import sqlalchemy as sa
 
 from controller.adapters.files.runs import trial_times
-from controller.adapters.store import Store, recent_results, record_plan, record_result, trials_on_record
+from controller.adapters.store import (
+    Store,
+    commits_of,
+    count_ended_rollbacks,
+    forget_ended_rollbacks,
+    forget_runs,
+    read_commit,
+    recent_results,
+    record_commit,
+    record_plan,
+    record_result,
+    runs_on_record,
+    trials_on_record,
+)
 from controller.adapters.store.tables import runs, schema, trials
+from controller.model.commit import Commit
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult
 
 RUN = "r-20261201-121647-001d"
 RECORDED = Path(__file__).parents[2] / "fixtures" / "runs" / RUN
+
+
+def commit_of(commit_id: str, **changes: object) -> Commit:
+    commit = Commit(
+        commit_id=commit_id, fleet="lab", run_id=commit_id, why="w", started_at="2026-12-01T00:00:00Z", state="done",
+        before={"lab-1": "a"}, after={"lab-1": "b"}, kept_before="", kept_after="",
+    )  # fmt: skip
+    return commit.model_copy(update=changes)
 
 
 def recorded(**changes: object) -> RunResult:
@@ -87,6 +109,33 @@ def test_an_upgrade_makes_rows_of_the_results_that_are_there_and_leaves_damaged_
     with store.transaction() as connection:
         found = set(connection.execute(sa.select(runs.c.result).where(runs.c.run_id != RUN)).scalars())
     assert found == set(damaged)
+
+
+def test_rows_of_a_run_that_has_ended_can_be_deleted_and_of_no_other(store: Store) -> None:
+    for run_id in ("r-1", "r-2"):
+        record_result(store, recorded(run_id=run_id))
+        record_commit(store, commit_of(f"{run_id}/1"))
+    store.record_run(run_id="r-3", fleet="lab", status="running", started_at="2026", result="{}")
+    assert {run_id: run.status for run_id, run in runs_on_record(store).items()} == {
+        "r-1": "completed", "r-2": "completed", "r-3": "running",
+    }  # fmt: skip
+    for _ in range(2):
+        forget_runs(store, ["r-1", "r-3", "r-9"])
+        assert set(runs_on_record(store)) == {"r-2", "r-3"}
+        assert {trial.run_id for trial in trials_on_record(store)} == {"r-2"}
+        assert (commits_of(store, "r-1"), len(commits_of(store, "r-2"))) == ([], 1)
+
+
+def test_records_of_rollbacks_can_be_deleted_once_they_are_done_and_old(store: Store) -> None:
+    record_commit(store, commit_of("rollback-1"))
+    record_commit(store, commit_of("rollback-2", state="booking"))
+    record_commit(store, commit_of("rollback-3", fleet="web"))
+    record_commit(store, commit_of("rollback-4", started_at="2026-12-02T00:00:00Z"))
+    record_commit(store, commit_of("r-1/1"))
+    assert count_ended_rollbacks(store, "lab", "2026-12-02T00:00:00Z") == 1
+    forget_ended_rollbacks(store, "lab", "2026-12-02T00:00:00Z")
+    found = {name for name in (f"rollback-{number}" for number in range(1, 5)) if read_commit(store, name)}
+    assert found == {"rollback-2", "rollback-3", "rollback-4"} and read_commit(store, "r-1/1")
 
 
 LOG = """\

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from controller.model.errors import Unexpected
+from controller.model.errors import HostFailed, Unexpected
 from controller.workflow import engine
 
 PROGRAM = """
@@ -117,6 +117,33 @@ def test_a_step_is_logged_from_its_beginning_to_what_came_of_it(
         "int() with base 10: 'x'",
     ]
     assert caplog.records[3].exc_info is not None
+
+
+def test_steps_that_nobody_needs_any_more_are_deleted_and_only_those(tmp_path: Path, database: str) -> None:
+    assert engine.recorded_workflows(database) == []
+    engine.forget_workflows(database, ["r-0"])
+    for run in ("r-1", "r-2", "r-3"):
+        done = subprocess.run(
+            [sys.executable, "-c", SHARED, database, run, "live", str(tmp_path)], check=True, timeout=60,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.stdout == f"{run}\n"
+    assert set(engine.recorded_workflows(database)) == {"r-1", "r-2", "r-3"}
+    for _ in range(2):
+        engine.forget_workflows(database, ["r-1", "r-3", "r-9"])
+        assert engine.recorded_workflows(database) == ["r-2"]
+    tables = sa.create_engine(database)
+    schema = None if tables.dialect.name == "sqlite" else "dbos"
+    with tables.connect() as connection:
+        for name in ("operation_outputs", "workflow_input"):
+            table = sa.table(name, sa.column("workflow_uuid"), schema=schema)
+            assert set(connection.execute(sa.select(table.c.workflow_uuid)).scalars()) <= {"r-2"}, name
+
+
+def test_steps_that_cannot_be_deleted_are_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"this was a database once" * 400)
+    with pytest.raises(HostFailed, match=r"the database failed: .*not a database"):
+        engine.recorded_workflows(f"sqlite:///{tmp_path}/state.db")
 
 
 def test_a_database_that_fails_in_mid_run_is_told_in_words(tmp_path: Path) -> None:
