@@ -44,10 +44,12 @@ with engine.launched(sys.argv[1], sys.argv[2]):
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Project:
     """With two runs of the fleet `web`, years ago."""
     for name in sources("RATCHET_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    if getattr(request, "param", "sqlite") == "postgresql":
+        monkeypatch.setenv("RATCHET_DATABASE_URL", request.getfixturevalue("postgresql").url())
     (tmp_path / "ansible.cfg").write_text("")
     (tmp_path / "inventory/web/group_vars/all").mkdir(parents=True)
     project = Project(tmp_path)
@@ -76,6 +78,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.parametrize("project", ["sqlite", "postgresql"], indirect=True)
 def test_what_is_deleted_is_gone_for_verify_and_still_shown(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
