@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from controller.cli.run_setup import add_output_argument
 
 if TYPE_CHECKING:
-    from controller.workflow.prune import Limits, Pruning
+    from controller.workflow.run.prune import Limits, Pruning
 
 MOST_DAYS = 36_500
 NAMED = 3
@@ -42,10 +42,10 @@ def _number(most: int) -> Callable[[str], int]:
 def run(args: argparse.Namespace) -> int:
     from controller.adapters.files.pruned import finish_deletions
     from controller.adapters.store import database_url
-    from controller.cli.run_setup import accounts_of, find_project, open_store, sigterm_as_ctrl_c, utc_now
+    from controller.cli.run_setup import accounts_of, find_project, open_store, signals_as_ctrl_c, utc_now
     from controller.cli.running import DatabaseWatch, in_background
     from controller.workflow import engine
-    from controller.workflow.prune import Limits, choose, prune
+    from controller.workflow.run.prune import Limits, choose, prune
 
     project = find_project(args)
     store, url = open_store(project), database_url(project)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         _ask()
     if args.dry_run:
         return 0
-    with sigterm_as_ctrl_c():
+    with signals_as_ctrl_c():
         finish_deletions(project)
         prune(
             project,

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.workflow.test_rollback import RUN as UNDONE
+from tests.unit.workflow.test_rollback import Undone
 
 from controller.adapters.audit import Accounts, AuditLog
 from controller.adapters.files import pruned
@@ -36,12 +38,10 @@ from controller.model.commit import Commit, CommitState
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 from controller.model.run import RunResult
-from controller.workflow.prune import Limits, Pruning, choose, prune
-from controller.workflow.verify import verify_run
-from tests.unit.workflow.test_rollback import RUN as UNDONE
-from tests.unit.workflow.test_rollback import Undone
+from controller.workflow.run.prune import Limits, Pruning, choose, prune
+from controller.workflow.run.verify import verify_run
 
-RECORDED = Path(__file__).parents[2] / "fixtures" / "runs" / "r-20261201-121647-001d"
+RECORDED = Path(__file__).parents[3] / "fixtures" / "runs" / "r-20261201-121647-001d"
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 OLD, OLDER, YOUNG = "r-20260101-000000-000a", "r-20251231-000000-000b", "r-20261130-000000-000c"
 KEPT_FILES = {"plan.json", "verdict.json", "settled.json", "kept.before.yml", "kept.after.yml", "report.html"}
