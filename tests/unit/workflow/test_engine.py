@@ -93,9 +93,8 @@ def test_a_killed_workflow_goes_on_at_the_step_that_was_under_way(tmp_path: Path
 def test_a_finished_workflow_is_only_read_again(tmp_path: Path, database: str) -> None:
     first, again = start(tmp_path, database, die=False), start(tmp_path, database, die=False)
     assert first.stdout == again.stdout != ""
-    # DBOS logs to where the program says, and nowhere by itself: what is there is Python's last resort for our own.
-    assert [line[:17] for line in first.stderr.splitlines()] == ["step fails failed"]
-    assert again.stderr == ""
+    # DBOS and we log to where the program says, and nowhere by ourselves.
+    assert first.stderr == again.stderr == ""
     assert (tmp_path / "second").read_text() == "x"
 
 
