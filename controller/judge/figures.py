@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controller.judge.rows import Row
 from controller.model.blocks import Block
@@ -30,17 +30,28 @@ def latency_figures(objectives: Sequence[int]) -> dict[str, float | int]:
     return {"requests": len(ordered), **quantiles, "mean_us": mean}
 
 
-def mean_p50(objectives: Sequence[int], asked: Iterable[int]) -> float:
-    """The mean of the requests' own p50 in microseconds, each as often as it was asked for, to one decimal.
-
-    Args:
-        asked: by objective: which request of the workload it was.
-    """
+def mean_p50(rows: Sequence[Row], asked: Iterable[int]) -> float:
+    """The mean of the requests' own p50 in microseconds, each as often as it was asked for, to one decimal."""
     by_request: defaultdict[int, list[int]] = defaultdict(list)
-    for objective, request in zip(objectives, asked, strict=True):
-        by_request[request].append(objective)
+    for row, request in zip(rows, asked, strict=True):
+        by_request[request].append(row.objective_us)
     total = sum(len(took) * nearest_rank(sorted(took), 50) for took in by_request.values())
-    return round(total / len(objectives), 1)
+    return round(total / len(rows), 1)
+
+
+def ttfb_p50(rows: Sequence[Row], _asked: Iterable[int]) -> int | None:
+    """The p50 of the time to first byte; None when the rows do not tell it."""
+    told = [row.first_byte_us for row in rows if row.first_byte_us is not None]
+    return nearest_rank(sorted(told), 50) if len(told) == len(rows) else None
+
+
+# What is told of the probe's own requests at a steady rate only: by field of the block, from the rows that count and
+# which request of the workload each was.
+STEADY_FIGURES: dict[str, Callable[[Sequence[Row], Iterable[int]], float | None]] = {
+    "mean_p50_us": mean_p50,
+    "ttfb_p50_us": ttfb_p50,
+}
+UNTOLD: Mapping[str, None] = dict.fromkeys(STEADY_FIGURES)
 
 
 def nearest_rank(ordered: Sequence[int], percent: int) -> int:

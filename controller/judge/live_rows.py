@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from controller.judge.figures import check_ran, compare, figures, latency_figures
+from controller.judge.figures import UNTOLD, check_ran, compare, figures, latency_figures
 from controller.judge.rows import Row, read_rows, wrong
 from controller.judge.sidecar import Sidecar
 from controller.model.blocks import Arm, Block
@@ -84,7 +84,7 @@ def _check_block(block: Block, number: int, rows: Sequence[Row], told: Sidecar) 
         **figures(counted),
         "achieved_rate": round(len(counted) / told.block_seconds, 2),
         "paired_gain": None,
-        "mean_p50_us": None,
+        **UNTOLD,
     }
     compare(block, computed, f"block {number}")
     told_classes = {label: each.model_dump() for label, each in block.classes.items()}

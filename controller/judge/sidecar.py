@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from controller.judge.rows import FORMATS
 from controller.judge.schedule import planned_pairs
 from controller.model.blocks import Arm, Block
 from controller.model.experiment import Frozen, Source, Workload
@@ -152,8 +153,9 @@ class _Fields:
 def read_sidecar(document: object) -> Sidecar:
     """The sidecar of a sealed trial. Raises ValueError with the field at fault."""
     fields = _Fields(document, "sidecar")
-    if fields.value("format") != 1:
-        raise fields.wrong("format", "expected 1: this sidecar was written by another version of the agent")
+    if fields.value("format") not in FORMATS:
+        known = " or ".join(map(str, FORMATS))
+        raise fields.wrong("format", f"expected {known}: this sidecar was written by another version of the agent")
     if fields.value("complete") is not True:
         raise fields.wrong("complete", "the trial was never sealed; its evidence is not whole")
     design = _DESIGNS.get(str(fields.value("design")))

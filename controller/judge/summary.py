@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from controller.judge.figures import check_ran, compare, figures, mean_p50, nearest_rank
+from controller.judge.figures import STEADY_FIGURES, UNTOLD, check_ran, compare, figures, nearest_rank
 from controller.judge.live_rows import recompute_live
-from controller.judge.rows import Row, check_status, read_rows, wrong
+from controller.judge.rows import Row, check_columns, check_status, read_rows, wrong
 from controller.judge.saturation import PROBE_BUSY_LIMIT, answered_rates, saturated_blocks
 from controller.judge.schedule import draw_slots
 from controller.judge.sidecar import Sidecar, read_sidecar
 from controller.model.blocks import Arm, Block
+from controller.model.metrics import Metric
 
 _LETTERS: dict[Arm, str] = {"control": "c", "variant": "v"}
 # A block starts at a whole microsecond of no clock: due times may be rounded either way.
@@ -25,7 +26,7 @@ _ROUNDING_US = 1.0
 _RATE_KEPT = 0.95
 
 
-def recompute(csv_text: str, sidecar: object) -> list[Block]:
+def recompute(csv_text: str, sidecar: object, metrics: Iterable[Metric] = ()) -> list[Block]:
     """Every block of one host and trial, in order of its number, recomputed from the rows.
 
     Side metrics, body hashes, times of day and the switch are the sidecar's: rows do not hold them.
@@ -33,11 +34,13 @@ def recompute(csv_text: str, sidecar: object) -> list[Block]:
     Args:
         csv_text: the uncompressed CSV.
         sidecar: its parsed JSON sidecar.
+        metrics: what the trial is to be judged by; an older agent's rows may not tell it.
 
     Raises:
         ValueError: the evidence is damaged; the text names the CSV's line and field, or the sidecar's field.
     """
     told = read_sidecar(sidecar)
+    check_columns(csv_text, metrics)
     if told.source == "live":
         blocks, rows = recompute_live(csv_text, told)
         _check_whole(csv_text, rows, told)
@@ -145,11 +148,12 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         "classes": {},
     }
     if told.saturation:
-        computed |= {"mean_p50_us": None}
-    elif block.mean_p50_us is not None:
-        # Earlier agents did not tell it.
-        asked = (told.request(row.pair, row.seq) for row in counted)
-        computed |= {"mean_p50_us": mean_p50([row.objective_us for row in counted], asked)}
+        computed |= UNTOLD
+    else:
+        asked = [told.request(row.pair, row.seq) for row in counted]
+        steady = {name: figure(counted, asked) for name, figure in STEADY_FIGURES.items()}
+        # Earlier agents did not tell each of them; what is not told is never a gain.
+        computed |= {name: value for name, value in steady.items() if getattr(block, name) is not None}
     if told.design != "duet" and not told.saturation:
         computed |= {"achieved_rate": round(_achieved(counted, told.rate), 2), "paired_gain": None}
     compare(block, computed, place)

@@ -48,8 +48,9 @@ class Block(Frozen):
     else by the user clock. A failed request enters with the workload's timeout. Quantiles are nearest-rank:
     the ceil(q*n)-th smallest. Rows with a negative `intended_us` (burn-in) do not count.
     `user_p99_us` is the p99 by the user clock. `mean_p50_us`: each request of the workload has a p50 of its own, this
-    is their mean over all that were asked; None in a saturation, with live traffic, and where an earlier agent did not
-    tell it. `paired_gain` is told in a duet only, and the same in both blocks of a pair: the median over the request
+    is their mean over all that were asked. `ttfb_p50_us`: p50 of the time from a request's last byte to the first of
+    its response. Both are None in a saturation, with live traffic, and where an earlier agent did not tell them.
+    `paired_gain` is told in a duet only, and the same in both blocks of a pair: the median over the request
     pairs of ln(control latency / variant latency), rounded to six decimals.
     With live traffic a request counts in the block in which it began, to the millisecond.
     In a saturation `achieved_rate` is what nginx answered a second in the arm's turns.
@@ -71,6 +72,7 @@ class Block(Frozen):
     p99_us: int
     mean_us: float
     mean_p50_us: float | None = None
+    ttfb_p50_us: int | None = None
     user_p99_us: int
     lag_p99_us: int
     achieved_rate: float

@@ -11,7 +11,7 @@ from typing import Literal
 
 # What an objective may name; each is in METRICS.
 Metric = Literal[
-    "p50", "p90", "p95", "p99", "mean", "mean_p50", "cpu_per_request", "memory", "throughput"
+    "p50", "p90", "p95", "p99", "mean", "mean_p50", "ttfb_p50", "cpu_per_request", "memory", "throughput"
 ]  # fmt: skip
 # A guardrail on the ratio of the variant's figure to control's, by its field in the experiment's `guardrails`.
 Limit = Literal["p99_ratio", "memory_ratio", "open_files_ratio", "cpu_ratio"]
@@ -58,6 +58,7 @@ class MetricSpec:
         cost: what gets less as the metric gets better, where that is not the metric itself.
         modes: of the workload, in which it may be an objective; in none, it is a guardrail only.
         not_live: why it is no objective of live traffic; empty: it may be one.
+        column: the CSV's, that it is computed from and that not every agent has written.
         paired: a block of a duet tells the gain itself, request by request (`paired_gain`).
         at_end: read of nginx's processes when the block ends: a longer block makes it no sharper, and 0 says that they
             are gone.
@@ -73,6 +74,7 @@ class MetricSpec:
     cost: str = ""
     modes: frozenset[Mode] = STEADY
     not_live: str = ""
+    column: str = ""
     paired: bool = False
     at_end: bool = False
     at_rate: Metric | None = None
@@ -91,6 +93,14 @@ METRICS: dict[str, MetricSpec] = {
         "mean of the requests' p50 latency",
         "mean_p50",
         not_live="asks for the requests of a workload, which live traffic has not",
+    ),
+    "ttfb_p50": MetricSpec(
+        "ttfb_p50_us",
+        "ms",
+        "p50 time to first byte",
+        "ttfb_p50",
+        not_live="asks when a response began, which nginx's log does not tell",
+        column="first_byte_us",
     ),
     "memory": MetricSpec(
         "metrics.rss_bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from controller.model.answers import read_object
 from controller.model.blocks import Block
 from controller.model.errors import HostFailed, RatchetError
 from controller.model.fleet import Host
+from controller.model.metrics import Metric
 from controller.model.trial import Judgement, Pair, TrialPlan
 from controller.workflow.context import RunContext
 from controller.workflow.fleet.hosts import on_each_host
@@ -57,11 +58,12 @@ def _pull_one(host: Host, folder: Path, trial: str) -> None:
         ssh.download(f"{READ_COMMAND} {trial} sidecar", folder / f"{host.name}.json")
 
 
-def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[Block]:
+def read_host(folder: Path, host: str, expected: dict[str, Any] | None, metrics: Iterable[Metric] = ()) -> list[Block]:
     """One host's blocks, recomputed from its CSV. Raises EvidenceInvalid.
 
     Args:
         expected: the agent's own `csv` summary (`rows`, `sha256`) as it came live; None when there is none any more.
+        metrics: what the trial is judged by.
     """
     try:
         sidecar = read_object((folder / f"{host}.json").read_text())
@@ -78,7 +80,7 @@ def read_host(folder: Path, host: str, expected: dict[str, Any] | None) -> list[
         if source is not None and (not isinstance(source, dict) or source.get("sha256") != digest):
             raise EvidenceInvalid(f"{host}: the CSV's SHA-256 is not the one that was recorded")
     try:
-        return recompute(raw.decode("ascii", errors="replace"), sidecar)
+        return recompute(raw.decode("ascii", errors="replace"), sidecar, metrics)
     except ValueError as error:
         raise EvidenceInvalid(f"{host}: {error}") from None
 
@@ -142,8 +144,10 @@ def read_blocks(
 
 def _read_hosts(plan: TrialPlan, folder: Path, ends: Mapping[str, Mapping[str, Any]] | None) -> dict[str, list[Block]]:
     """Host -> its blocks, of the plan's configurations. Raises EvidenceInvalid."""
+    metrics = plan.experiment.objective.weights
     blocks = {
-        host: read_host(folder, host, None if ends is None else ends[host]["csv"]) for host in sorted(set(plan.hosts))
+        host: read_host(folder, host, None if ends is None else ends[host]["csv"], metrics)
+        for host in sorted(set(plan.hosts))
     }
     for host, found in blocks.items():
         _check_arms(plan, host, found)

@@ -8,7 +8,8 @@ import random
 from fractions import Fraction
 from typing import Any
 
-HEADER = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error"
+SHARED = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error"
+HEADER, LIVE_HEADER = f"{SHARED},first_byte_us", f"{SHARED},class"
 CONFIGURATIONS = {"control": "c" * 16, "variant": "d" * 16}
 
 
@@ -75,7 +76,7 @@ def build(
         blocks += _summaries(rows, design, asked, [*cycle[offsets[pair - 1] :], *cycle[: offsets[pair - 1]]])
     text = "\n".join(lines) + "\n"
     return text, {
-        "format": 1,
+        "format": 2,
         "complete": True,
         "run": "r-1",
         "host": "h1",
@@ -113,7 +114,7 @@ def build_live(
     draw = random.Random(random_seed)
     orders = sidecar["schedule"]["pairs"]
     timeout = sidecar["workload"]["timeout_ms"] * 1000
-    lines, blocks = [HEADER + ",class"], []
+    lines, blocks = [LIVE_HEADER], []
     for number in range(1, 2 * pairs + 1 - half):
         arm = orders[(number - 1) // 2][(number - 1) % 2]
         moments = [] if number in empty else sorted(draw.randrange(-1000, 10_000) for _ in range(55))
@@ -174,6 +175,24 @@ def _live_summary(number: int, arm: str, rows: list[Any], minimum_requests: int)
     }
 
 
+def retold(text: str, sidecar: dict[str, Any]) -> dict[str, Any]:
+    """The sidecar, sealed again, with the figures of blocks that follow from rows which a test has changed."""
+    rows = [line.split(",") for line in text.splitlines()[1:]]
+    typed = [
+        ["", int(row[0]), int(row[1]), {"c": "control", "v": "variant"}[row[2]]]
+        + [value if number == 12 or value == "" else int(value) for number, value in enumerate(row[3:], 3)]
+        for row in rows
+    ]
+    mix = sidecar["schedule"]["mix"]
+    blocks = []
+    for pair in range(1, typed[-1][1] + 1):
+        offset = mix["offsets"][pair - 1]
+        asked = [*mix["cycle"][offset:], *mix["cycle"][:offset]]
+        of_pair = [row for row in typed if row[1] == pair]
+        blocks += _summaries(of_pair, sidecar["design"], sidecar["workload"], asked)
+    return sidecar | {"blocks": blocks, "csv": sealed(text)}
+
+
 def sealed(text: str) -> dict[str, Any]:
     """The sidecar's `csv`, as it would be for this text: for damage that the hash would hide."""
     raw = text.encode()
@@ -186,18 +205,23 @@ def sealed(text: str) -> dict[str, Any]:
 
 
 def _row(draw: random.Random, failures: float, timeout: int, expected: int, *, late: bool) -> list[Any]:
-    """lag, latency, kernel, status, bytes, conn, reused, error."""
+    """lag, latency, kernel, status, bytes, conn, reused, error, first byte."""
     lag = draw.randint(0, 300) + (6000 if late else 0)
     if draw.random() < failures:
         error, status = draw.choice([("timeout", 0), ("truncated", 200), ("status", 502), ("connect", 0)])
-        return [lag, timeout, "", status, 0, 0 if error == "connect" else 1, 1, error]
+        return [lag, timeout, "", status, 0, 0 if error == "connect" else 1, 1, error, ""]
     latency = lag + draw.randint(0, 2000)
     kernel = draw.choice(["", draw.randint(0, latency)])
-    return [lag, latency, kernel, expected, draw.randint(100, 900), 1, 1, ""]
+    whole = latency if kernel == "" else kernel
+    return [lag, latency, kernel, expected, draw.randint(100, 900), 1, 1, "", whole * 2 // 3 if latency % 9 else ""]
 
 
 def _objective(row: list[Any]) -> int:
     return int(row[7] if row[8] == "" else row[8])
+
+
+def _first_byte(row: list[Any]) -> int:
+    return _objective(row) if row[14] == "" else int(row[14])
 
 
 def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any], mix: list[int]) -> list[dict[str, Any]]:
@@ -228,6 +252,7 @@ def _summaries(rows: list[list[Any]], design: str, asked: dict[str, Any], mix: l
                 **{f"p{percent}_us": _rank(ordered, percent) for percent in (50, 90, 95, 99)},
                 "mean_us": round(sum(ordered) / len(ordered), 1),
                 "mean_p50_us": _mean_p50(counted, mix),
+                "ttfb_p50_us": _rank(sorted(map(_first_byte, counted)), 50),
                 "user_p99_us": _rank(sorted(row[7] for row in counted), 99),
                 "lag_p99_us": lag,
                 "achieved_rate": round(rate, 2),

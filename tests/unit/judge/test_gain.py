@@ -3,6 +3,7 @@ import math
 import pytest
 
 from controller.judge.gain import gain, log_ratio
+from controller.model.metrics import METRICS
 from controller.model.trial import Pair
 from tests.unit.judge.judge_trials import block, pair
 
@@ -33,10 +34,23 @@ def test_a_duet_without_one_agreed_paired_gain_tells_nothing(told):
     assert gain(two({"paired_gain": told[0]}, {"paired_gain": told[1]}), "p50", "duet") is None
 
 
-def test_the_mean_p50_is_the_blocks_own_figure_and_untold_is_no_gain():
-    mixed = two({"mean_p50_us": 300.0}, {"mean_p50_us": 150.0})
-    assert gain(mixed, "mean_p50", "duet") == pytest.approx(math.log(2))
-    assert gain(two({"mean_p50_us": 300.0}, {}), "mean_p50", "duet") is None
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_is_the_blocks_own_figure_and_twice_of_it_is_twice_as_good_or_as_bad(metric):
+    def told(block, value):
+        *side, field = METRICS[metric].field.split(".")
+        inner = block.metrics if side else block
+        changed = inner.model_copy(update={field: value})
+        return block.model_copy(update={"metrics": changed}) if side else changed
+
+    better, worse = (3000, 1500) if METRICS[metric].more_is_better else (1500, 3000)
+    alike = two({}, {})
+    found = alike.model_copy(update={"control": told(alike.control, worse), "variant": told(alike.variant, better)})
+    assert gain(found, metric, "switchback") == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("metric", ["mean_p50", "ttfb_p50"])
+def test_a_figure_that_an_earlier_agent_did_not_tell_is_no_gain(metric):
+    assert gain(two({f"{metric}_us": 300}, {}), metric, "duet") is None
 
 
 def test_cpu_per_request_comes_from_the_side_metrics():

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from controller.judge.figures import STEADY_FIGURES
 from controller.judge.summary import recompute
-from tests.unit.judge.judge_csvs import build, sealed
+from tests.unit.judge.judge_csvs import HEADER, build, retold, sealed
 
 SWITCHBACK = build()
 DUET = build(design="duet")
@@ -79,21 +80,56 @@ def test_an_objective_of_zero_counts_as_one_microsecond(control, variant, expect
     rows = [line.split(",") for line in text.splitlines()]
     for row in rows[1:]:
         row[7] = str(variant if row[2] == "v" else control)
-        row[6] = "500"
+        row[6], row[13] = "500", ""
     text = "\n".join(",".join(row) for row in rows) + "\n"
-    sidecar["csv"] = sealed(text)
-    for told in sidecar["blocks"]:
-        value = variant if told["arm"] == "variant" else control
-        told.update({f"p{percent}_us": value for percent in (50, 90, 95, 99)})
-        told.update(mean_us=float(value), mean_p50_us=float(value), user_p99_us=500, paired_gain=expected)
-    assert recompute(text, sidecar)[0].paired_gain == expected
+    assert recompute(text, retold(text, sidecar))[0].paired_gain == expected
 
 
-def test_a_block_of_an_agent_that_told_no_mean_p50_is_whole_without_it():
+def before_first_bytes(*untold):
+    """As the agents wrote it that had no column first_byte_us."""
     text, sidecar = build()
+    text = "".join(line.rpartition(",")[0] + "\n" for line in text.splitlines())
     for told in sidecar["blocks"]:
-        del told["mean_p50_us"]
-    assert [block.mean_p50_us for block in recompute(text, sidecar)] == [None] * 4
+        for name in ("ttfb_p50_us", *untold):
+            del told[name]
+    return text, sidecar | {"format": 1, "csv": sealed(text)}
+
+
+@pytest.mark.parametrize("untold", [(), ("mean_p50_us",)])
+def test_a_csv_of_an_earlier_agent_is_whole_without_the_figures_that_it_did_not_tell(untold):
+    blocks = recompute(*before_first_bytes(*untold), ["p50", "mean_p50"])
+    assert [block.ttfb_p50_us for block in blocks] == [None] * 4
+    assert [block.mean_p50_us is None for block in blocks] == [bool(untold)] * 4
+
+
+def test_a_figure_that_an_earlier_agent_cannot_have_told_is_refused():
+    text, sidecar = before_first_bytes()
+    sidecar["blocks"][1]["ttfb_p50_us"] = sidecar["blocks"][1]["p50_us"]
+    with pytest.raises(ValueError, match="block 2, ttfb_p50_us: the sidecar says"):
+        recompute(text, sidecar)
+
+
+def test_an_objective_that_the_csv_has_no_column_for_is_an_error_that_names_both():
+    with pytest.raises(ValueError, match="no column first_byte_us, which the objective ttfb_p50 is computed from"):
+        recompute(*before_first_bytes(), ["p50", "ttfb_p50"])
+    assert recompute(*build(), ["ttfb_p50"])
+
+
+def test_a_failed_request_has_no_first_byte():
+    number, row = next((n, r) for n, r in enumerate(SWITCHBACK[0].splitlines(), 1) if r.endswith("timeout,"))
+    text = SWITCHBACK[0].replace(row, f"{row}7", 1)
+    with pytest.raises(ValueError, match=f"line {number}, first_byte_us: a failed request"):
+        recompute(text, fresh(SWITCHBACK)[1] | {"csv": sealed(text)})
+
+
+def test_the_time_to_first_byte_is_that_of_rows_that_know_it_and_the_whole_time_of_the_others():
+    text, sidecar = build(pairs=1, failures=0.2)
+    rows = [line.split(",") for line in text.splitlines()[1:]]
+    assert {row[13] == "" for row in rows if not row[12]} == {True, False}
+    for block in recompute(text, sidecar):
+        counted = [row for row in rows if row[1] == str(block.block) and int(row[4]) >= 0]
+        began = sorted(int(row[13] or row[7] or row[6]) for row in counted)
+        assert block.ttfb_p50_us == began[math.ceil(len(began) / 2) - 1] < block.p50_us
 
 
 def test_a_switchback_that_was_stopped_between_two_blocks_keeps_its_last_block():
@@ -136,17 +172,12 @@ def test_a_block_in_which_nginx_ran_something_else_is_invalid_and_is_never_calle
 def test_a_block_in_which_the_clock_was_set_is_invalid_and_has_no_stamps():
     def unstamp(rows):
         for row in rows:
-            row[7] = ""
+            row[7] = row[13] = ""
 
     text, _ = damaged(SWITCHBACK, unstamp)
-    # The figures change with the stamps; take them from a build that never had any.
-    sidecar = fresh(SWITCHBACK)[1]
-    sidecar["csv"] = sealed(text)
-    for number, told in enumerate(sidecar["blocks"], 1):
-        rows = [line.split(",") for line in text.splitlines()[1:]]
-        values = sorted(int(row[6]) for row in rows if row[1] == str(number) and int(row[4]) >= 0)
-        told |= {f"p{percent}_us": values[math.ceil(len(values) * percent / 100) - 1] for percent in (50, 90, 95, 99)}
-        told |= {"mean_us": round(sum(values) / len(values), 1), "mean_p50_us": None, "valid": number != 2}
+    # The figures change with the stamps.
+    sidecar = retold(text, SWITCHBACK[1])
+    sidecar["blocks"][1]["valid"] = False
     assert [block.valid for block in recompute(text, sidecar)] == [True, False, True, True]
 
 
@@ -185,6 +216,7 @@ def put(index, column, value):
         (put(9, 5, "-1"), "line 11, lag_us"),
         (put(9, 6, "1.5"), "line 11, latency_us"),
         (put(9, 7, "9999999"), "line 11, kernel_us"),
+        (put(9, 13, "9999999"), "line 11, first_byte_us: 9999999 is more than the whole request took"),
         (put(9, 8, "700"), "line 11, status"),
         (put(9, 8, "301"), "line 11, status: 301"),
         (put(9, 9, "01"), "line 11, bytes"),
@@ -219,7 +251,9 @@ def test_an_edited_latency_no_longer_gives_the_sidecars_figures():
     with pytest.raises(
         ValueError, match=r"block \d, (p50_us|p90_us|mean_us|p95_us|p99_us|user_p99_us): the sidecar says"
     ):
-        recompute(*damaged(SWITCHBACK, lambda rows: [[*r[:6], "5", "", *r[8:]] if not r[12] else r for r in rows]))
+        recompute(
+            *damaged(SWITCHBACK, lambda rows: [[*r[:6], "5", "", *r[8:13], ""] if not r[12] else r for r in rows])
+        )
 
 
 def test_swapping_the_arms_of_every_row_is_found():
@@ -238,10 +272,15 @@ def test_one_changed_digit_in_the_burn_in_breaks_the_hash():
         recompute(text, sidecar)
 
 
-@pytest.mark.parametrize("column", range(13))
+MAY_BE_EMPTY = {
+    column for line in SWITCHBACK[0].splitlines() for column, value in enumerate(line.split(",")) if not value
+}
+
+
+@pytest.mark.parametrize("column", range(HEADER.count(",") + 1))
 @pytest.mark.parametrize("value", ["", " 1", "1 ", "+1", "1e3", "٣", "1_0", '"1"', "-0", "99999999999999999999", "\r"])
 def test_a_field_that_is_written_in_another_way_is_refused(column, value):
-    if (column, value) in {(7, ""), (12, "")}:
+    if not value and column in MAY_BE_EMPTY:
         return
     with pytest.raises(ValueError, match="CSV line 6"):
         recompute(*damaged(SWITCHBACK, put(4, column, value)))
@@ -270,7 +309,7 @@ def test_a_file_of_another_shape_is_refused(change, complaint):
 @pytest.mark.parametrize(
     ("path", "value", "complaint"),
     [
-        ("format", 2, r"sidecar\.format"),
+        ("format", 3, r"sidecar\.format"),
         ("complete", False, "never sealed"),
         ("design", "thirds", r"sidecar\.design"),
         ("host", "h2", "pair 1|pair 2|pair 3|pair 4"),
@@ -313,7 +352,8 @@ def test_a_sidecar_at_odds_with_the_rows_is_named_by_its_field(path, value, comp
 
 COMPUTED = [
     "pair", "block", "arm", "configuration", "requests", "errors", "error_classes", "statuses", "p50_us", "p90_us",
-    "p95_us", "p99_us", "mean_us", "mean_p50_us", "user_p99_us", "lag_p99_us", "achieved_rate", "bytes", "paired_gain",
+    "p95_us", "p99_us", "mean_us", "user_p99_us", "lag_p99_us", "achieved_rate", "bytes", "paired_gain",
+    *STEADY_FIGURES,
 ]  # fmt: skip
 
 

@@ -108,6 +108,19 @@ def test_a_pair_that_was_never_drawn_is_evidence_that_does_not_verify(project: P
         _check_schedule(plan, [*pairs, pairs[0].model_copy(update={"number": number})])
 
 
+@pytest.mark.parametrize("trial", [KEPT, REVERTED])
+def test_an_objective_that_a_recorded_csv_has_no_column_for_is_named_with_the_column(
+    project: Project, trial: int
+) -> None:
+    path = project.runs / RUN / "trials" / ("1", "4")[trial] / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["experiment"]["objective"] = {"metric": "ttfb_p50", "minimum_effect": 0.03}
+    path.write_text(json.dumps(plan))
+    row = told(project, trial, lambda _: None)
+    assert not row["same"]
+    assert "lab-1: CSV line 1, header: no column first_byte_us, which the objective ttfb_p50" in row["note"]
+
+
 def test_what_both_arms_required_is_part_of_what_was_kept(project: Project) -> None:
     path = project.runs / RUN / "trials" / "1" / "plan.json"
     plan = json.loads(path.read_text())

@@ -19,4 +19,4 @@ none later. No room imports one that needs it; pyproject.toml has their order.
 """
 
 VERSION = "1"
-FORMAT = 1
+PLAN_FORMAT = 1

@@ -72,6 +72,7 @@ class Connection:
         self._flush()
 
     def _flush(self) -> None:
+        now = monotonic_ns()
         try:
             sent = self._socket.send(self._outgoing)
         except BlockingIOError:
@@ -82,6 +83,8 @@ class Connection:
         if sent:
             self._connecting = False
             self._outgoing = self._outgoing[sent:]
+            if not self._outgoing and self.exchange is not None:
+                self.exchange.sent_ns = now
         events = _READ | select.EPOLLOUT if self._outgoing else _READ
         if events != self._events:
             self._events = events
@@ -117,6 +120,8 @@ class Connection:
             # Nobody asked: whatever it is, this connection is of no more use.
             self.close()
             return
+        if not exchange.response.size:
+            exchange.first_ns, exchange.first_stamp_ns = now, stamp
         try:
             complete = exchange.response.feed(data, count)
         except ProtocolError:

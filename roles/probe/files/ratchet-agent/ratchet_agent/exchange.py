@@ -16,7 +16,11 @@ ERRORS = ("", "timeout", "connect", "tls", "reset", "eof", "stale", "truncated",
 
 
 class Exchange:
-    """One request and what became of it. Times are monotonic nanoseconds, the stamp is realtime nanoseconds."""
+    """One request and what became of it. Times are monotonic nanoseconds, stamps are realtime nanoseconds.
+
+    `sent_ns`: just before the call that handed the request's last byte to the kernel. `first_ns` and `first_stamp_ns`:
+    the first read of the response.
+    """
 
     __slots__ = (
         "connection",
@@ -24,9 +28,12 @@ class Exchange:
         "due_ns",
         "error",
         "finished_ns",
+        "first_ns",
+        "first_stamp_ns",
         "request",
         "response",
         "reused",
+        "sent_ns",
         "sequence",
         "stamp_ns",
         "started_ns",
@@ -38,6 +45,9 @@ class Exchange:
         self.due_ns = due_ns
         self.started_ns = 0
         self.finished_ns = 0
+        self.sent_ns = 0
+        self.first_ns = 0
+        self.first_stamp_ns = NO_STAMP
         self.stamp_ns = NO_STAMP
         self.response = Response(no_body=request.method == "HEAD", capture=capture)
         self.connection: Connection | None = None

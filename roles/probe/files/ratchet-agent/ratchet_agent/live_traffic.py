@@ -14,7 +14,7 @@ from ratchet_agent.live_log import LiveLog, parse_logged
 from ratchet_agent.live_rows import LiveRows
 from ratchet_agent.loop import WAKE_SECONDS, Loop
 from ratchet_agent.plan import Plan
-from ratchet_agent.summary import CLOCK_WAS_SET, latency_figures
+from ratchet_agent.summary import CLOCK_WAS_SET, UNTOLD, latency_figures
 
 # The log's lines are written after a second (`flush=1s`); the rest is for a busy disk and nginx' timers.
 LOG_FLUSH_SECONDS = 1.5
@@ -92,6 +92,8 @@ class Traffic:
             reasons.append(CLOCK_WAS_SET)
         return {
             **figures,
+            **UNTOLD,
+            "paired_gain": None,
             "errors": sum(errors.values()),
             "error_classes": dict(sorted(errors.items())),
             "statuses": {str(status): n for status, n in sorted(statuses.items()) if 100 <= status < 600},

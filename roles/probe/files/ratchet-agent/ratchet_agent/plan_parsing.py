@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
-from ratchet_agent import FORMAT, VERSION
+from ratchet_agent import PLAN_FORMAT, VERSION
 from ratchet_agent.errors import AgentError
 from ratchet_agent.plan import PAIRS_OF, Claim, Plan, Request
 
@@ -77,7 +77,7 @@ def parse_plan(line: bytes) -> Plan:
         "format run trial host design workload arms block_seconds burn_in_seconds lease_seconds pairs seed body_sample "
         "source minimum_requests pair_seconds bound_seconds claim",
     )
-    plan.integer("format", FORMAT, FORMAT)
+    plan.integer("format", PLAN_FORMAT, PLAN_FORMAT)
     arms = _Fields("plan.arms", plan.value("arms"), "control variant")
     design = plan.text("design", "switchback|duet|soak|fleet", "switchback")
     pairs = [tuple(pair) if isinstance(pair, list) else () for pair in plan.items("pairs", 1, 10_000)]

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ratchet_agent import FORMAT
 from ratchet_agent.errors import AgentError
 from ratchet_agent.lane import Lane
 from ratchet_agent.plan import Plan
-from ratchet_agent.rows import HEADER, LIVE_HEADER
+from ratchet_agent.rows import COLUMNS, FORMAT, LIVE_COLUMNS
 from ratchet_agent.schedule import Mix
 
 # What stays on the host beside the run under way, and what must stay free on its disk.
@@ -76,7 +75,7 @@ class Record:
             for left_behind in (self.path, self.sidecar):
                 left_behind.unlink(missing_ok=True)
             self._file = self._rows_path.open("wb", buffering=0)
-            self._write(LIVE_HEADER if plan.live else HEADER)
+            self._write(",".join(LIVE_COLUMNS if plan.live else COLUMNS) + "\n")
 
     def _check_space(self) -> None:
         plan = self._plan

@@ -11,7 +11,16 @@ from ratchet_agent.exchange import ERRORS, NO_STAMP, Exchange
 from ratchet_agent.plan import Plan
 
 _NONE = -1
-# Rows of a pair that are kept in memory at once: more than 600 s at the highest rate, some 210 MB of arrays. Only a
+# In the order of the CSV; the controller has a list of its own. The probe's rows and those of live traffic begin alike.
+_SHARED = (
+    "pair", "block", "arm", "seq", "intended_us", "lag_us", "latency_us", "kernel_us", "status", "bytes", "conn",
+    "reused", "error",
+)  # fmt: skip
+COLUMNS = (*_SHARED, "first_byte_us")
+LIVE_COLUMNS = (*_SHARED, "class")
+# Of CSV and sidecar: another with each change of the columns. 2 came with first_byte_us.
+FORMAT = 2
+# Rows of a pair that are kept in memory at once: more than 600 s at the highest rate, some 225 MB of arrays. Only a
 # saturation, whose rows nobody knows beforehand, can have more.
 MOST_ROWS = 4_000_000
 
@@ -33,6 +42,7 @@ class Rows:
         self.lag = array.array("q", bytes(8 * count))
         self.latency = array.array("q", bytes(8 * count))
         self.kernel = array.array("q", bytes(8 * count))
+        self.first_byte = array.array("i", bytes(4 * count))
         self.size = array.array("q", bytes(8 * count))
         self.connection = array.array("q", bytes(8 * count))
         self.status = array.array("H", bytes(2 * count))
@@ -48,8 +58,10 @@ class Rows:
             raise AgentError(
                 "probe", f"over {MOST_ROWS // 2} requests in one block of a saturation; plan shorter blocks"
             )
-        for column in (self.intended, self.lag, self.latency, self.kernel, self.size, self.connection, self.status):
+        for column in (self.intended, self.lag, self.latency, self.kernel, self.size, self.connection):
             column.append(0)
+        self.first_byte.append(0)
+        self.status.append(0)
         self.reused.append(0)
         self.error.append(0)
         return len(self.error) - 1
@@ -69,7 +81,7 @@ class Rows:
         due = exchange.due_ns
         self.intended[row] = (due - start_ns) // 1000
         self.lag[row] = (exchange.started_ns - due) // 1000
-        kernel = _NONE
+        kernel = first_byte = _NONE
         if exchange.error:
             latency = self._plan.timeout_us
         else:
@@ -78,8 +90,10 @@ class Rows:
                 stamped = (exchange.stamp_ns - realtime_ns - due) // 1000
                 if 0 <= stamped <= latency:
                     kernel = stamped
+            first_byte = _first_byte(exchange, realtime_ns, latency if kernel == _NONE else kernel)
         self.latency[row] = latency
         self.kernel[row] = kernel
+        self.first_byte[row] = first_byte
         self.size[row] = exchange.response.size
         self.connection[row] = exchange.connection.number if exchange.connection is not None else 0
         self.status[row] = exchange.response.status
@@ -89,14 +103,15 @@ class Rows:
     def forget_stamps(self) -> None:
         """The host's clock was set: no kernel stamp of this block can be trusted."""
         self.kernel = array.array("q", [_NONE]) * len(self)
+        self.first_byte = array.array("i", [_NONE]) * len(self)
 
     def line(self, row: int) -> str:
         """One row as it stands in the CSV."""
-        kernel = self.kernel[row]
+        kernel, first_byte = self.kernel[row], self.first_byte[row]
         return (
             f"{self.pair},{self.block},{self.arm[0]},{row},{self.intended[row]},{self.lag[row]},{self.latency[row]},"
             f"{'' if kernel == _NONE else kernel},{self.status[row]},{self.size[row]},{self.connection[row]},"
-            f"{self.reused[row]},{ERRORS[self.error[row]]}\n"
+            f"{self.reused[row]},{ERRORS[self.error[row]]},{'' if first_byte == _NONE else first_byte}\n"
         )
 
     def objectives(self) -> array.array[int]:
@@ -107,9 +122,24 @@ class Rows:
             "q", (latency if kernel == _NONE else kernel for kernel, latency in zip(kernels, latencies, strict=True))
         )
 
+    def first_bytes(self) -> array.array[int]:
+        """When each counted row's response began; what is not known counts as the whole time of the request."""
+        told = self.first_byte[self.burn_in :]
+        return array.array(
+            "q", (whole if first == _NONE else first for first, whole in zip(told, self.objectives(), strict=True))
+        )
 
-HEADER = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error\n"
-LIVE_HEADER = HEADER.replace("\n", ",class\n")
+
+def _first_byte(exchange: Exchange, realtime_ns: int, most_us: int) -> int:
+    """Microseconds from the request's last byte to the response's first: by the kernel, else by the first read.
+
+    None when neither is within the time of the whole request, as where the response began before it was all sent.
+    """
+    for first_ns in (exchange.first_stamp_ns - realtime_ns, exchange.first_ns):
+        took = (first_ns - exchange.sent_ns) // 1000
+        if 0 <= took <= most_us:
+            return took
+    return _NONE
 
 
 def sending_order(blocks: list[Rows], *, counted: bool = False) -> Iterator[tuple[int, int, int]]:

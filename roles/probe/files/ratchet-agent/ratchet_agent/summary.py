@@ -106,7 +106,7 @@ def summarise(
         reasons.append(CLOCK_WAS_SET)
     return {
         **latency_figures(objectives),
-        "mean_p50_us": None if plan.saturation else mean_p50(objectives, itertools.islice(asked, first, None)),
+        **(UNTOLD if plan.saturation else steady_figures(rows, objectives, itertools.islice(asked, first, None))),
         "errors": sum(errors.values()),
         "error_classes": {error: errors[error] for error in sorted(errors) if errors[error]},
         "statuses": {str(status): n for status, n in sorted(Counter(rows.status[first:]).items()) if status},
@@ -119,6 +119,15 @@ def summarise(
         "invalid_reason": "; ".join(reasons),
         "classes": {},
     }
+
+
+# What is told of the probe's own requests at a steady rate only.
+UNTOLD = dict.fromkeys(("mean_p50_us", "ttfb_p50_us"))
+
+
+def steady_figures(rows: Rows, objectives: array.array[int], asked: Iterable[int]) -> dict[str, float | int]:
+    """Each of UNTOLD."""
+    return {"mean_p50_us": mean_p50(objectives, asked), "ttfb_p50_us": nearest_ranks(rows.first_bytes(), 50)[0]}
 
 
 CLOCK_WAS_SET = "the host's clock was set"

@@ -214,7 +214,7 @@ class Trial:
             (live,) = (lane.rows for lane in lanes if isinstance(lane.rows, LiveRows))
             if not self._traffic.collect(live):
                 return None
-            return [({**self._traffic.summarise(live), "paired_gain": None, "mean_p50_us": None}, self._traffic.served)]
+            return [(self._traffic.summarise(live), self._traffic.served)]
         probed = [lane.rows for lane in lanes if isinstance(lane.rows, Rows)]
         gain = None
         if plan.saturation:
