@@ -21,6 +21,7 @@ from controller.judge.summary import paired_gain
 from controller.judge.verdict import Judge
 from controller.model.blocks import Block
 from controller.model.calibration import BlockLength, Calibration, Look, OpenSetting, Step
+from controller.model.designs import DESIGNS, DesignSpec
 from controller.model.experiment import GoalsObjective
 from controller.model.metrics import METRICS, Metric
 from controller.model.trial import Judgement, Pair, TrialPlan
@@ -35,10 +36,6 @@ BUSY = 0.6
 SLOWER, MATERIAL_US = 1.25, 100.0
 SPOILT_SHARE = 1 / 3
 
-LENGTHS: dict[str, tuple[float, ...]] = {
-    "duet": (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0),
-    "switchback": (1.0, 1.5, 2.0, 3.0, 4.0, 6.0),
-}
 # A median of fewer requests says little, and the guardrails' p99 of a block nothing.
 LEAST_REQUESTS = 20
 # The A/A: this many pairs over all hosts, fewer when requests are rare, so that it stays short.
@@ -94,11 +91,12 @@ def open_settings(plan: TrialPlan) -> list[OpenSetting]:
     Nothing of live traffic or of saturation, whose load is not the probe's to choose, and nothing where hosts are
     compared with hosts, which one host's noise says little about.
     """
-    if plan.design == "fleet" or plan.experiment.source == "live" or plan.experiment.workload.mode == "saturation":
+    experiment = plan.experiment
+    if not DESIGNS[plan.design].lengths or experiment.source == "live" or experiment.workload.mode == "saturation":
         return []
-    timing = plan.experiment.timing
+    timing = experiment.timing
     found: list[OpenSetting] = []
-    if plan.experiment.workload.rate is None:
+    if experiment.workload.rate is None:
         found.append("rate")
     if timing.block_seconds is None:
         found.append("block_seconds")
@@ -151,8 +149,8 @@ def _wanted_rate(steps: Sequence[Step]) -> float | None:
 def _look(plan: TrialPlan, number: int, rate: float, *, short: bool = False) -> Look:
     """An A/A at this rate, or a short look at how much there is to gain."""
     fixed = plan.experiment.timing.block_seconds
-    block = max(LENGTHS[plan.design][0], LEAST_REQUESTS / rate) if fixed is None else fixed
-    blocks = 1 if plan.design == "duet" else 2
+    block = max(DESIGNS[plan.design].lengths[0], LEAST_REQUESTS / rate) if fixed is None else fixed
+    blocks = DESIGNS[plan.design].rounds
     pairs = max(FEWEST_PAIRS, min(PAIRS, math.floor(MOST_SECONDS / (blocks * (block + 0.2)))))
     a_host = max(LEAST_A_HOST, math.ceil(pairs / len(plan.hosts)))
     return Look(number=number, rate=rate, block_seconds=round(block, 3), pairs_per_host=1 if short else a_host)
@@ -162,7 +160,7 @@ def _step(plan: TrialPlan, measured: Measured, first: Step | None) -> Step:
     counted = _counted(measured)
     blocks = [block for pair in counted for block in (pair.control, pair.variant)]
     p50 = statistics.median(block.p50_us for block in blocks) if blocks else None
-    cpus = [cpu for pair in counted if (cpu := _cpu(pair, plan.design)) is not None]
+    cpus = [cpu for pair in counted if (cpu := _cpu(pair, DESIGNS[plan.design])) is not None]
     cpu = statistics.median(cpus) if cpus else None
     spoilt = len(measured.pairs) - len(counted)
     note = measured.breach
@@ -193,13 +191,13 @@ def _too_fast(first: Step | None, p50: float | None, cpu: float | None) -> str:
     return ""
 
 
-def _cpu(pair: Pair, design: str) -> float | None:
+def _cpu(pair: Pair, design: DesignSpec) -> float | None:
     """CPUs that nginx used in a pair: a duet's arms run at once."""
     used = [_cpu_of(block) for block in (pair.control, pair.variant)]
     told = [each for each in used if each is not None]
     if len(told) < len(used):
         return None
-    return sum(told) if design == "duet" else max(told)
+    return sum(told) if design.at_once else max(told)
 
 
 def _cpu_of(block: Block) -> float | None:
@@ -273,7 +271,7 @@ def _noise(plan: TrialPlan, measured: Measured, seen: Sequence[float]) -> tuple[
     metrics = [METRICS[metric] for metric in _weights(plan)]
     if all(metric.at_end for metric in metrics):
         return math.sqrt(whole), 0.0
-    parts = _parts(measured) if plan.design == "duet" and all(metric.paired for metric in metrics) else []
+    parts = _parts(measured) if DESIGNS[plan.design].at_once and all(metric.paired for metric in metrics) else []
     if not parts:
         return 0.0, math.sqrt(whole)
     # The slices' variance around their own block's mean, for a whole block.
@@ -353,9 +351,9 @@ def _lengths(plan: TrialPlan, look: Look, noise: tuple[float, float] | None, bes
     between, within = noise
     rule = Rule.of(plan)
     wanted = max(rule.least_gain, log_gain(SMALLEST_EFFECT))
-    blocks = 1 if plan.design == "duet" else 2
+    design = DESIGNS[plan.design]
     found = []
-    for seconds in sorted({round(max(each, LEAST_REQUESTS / look.rate), 3) for each in LENGTHS[plan.design]}):
+    for seconds in sorted({round(max(each, LEAST_REQUESTS / look.rate), 3) for each in design.lengths}):
         expected = math.hypot(between, within * math.sqrt(look.block_seconds / seconds))
         pairs = pairs_to_keep(wanted, expected, rule)
         ends = math.isfinite(pairs)
@@ -364,7 +362,7 @@ def _lengths(plan: TrialPlan, look: Look, noise: tuple[float, float] | None, bes
                 block_seconds=seconds,
                 noise=round(expected, 6),
                 pairs=round(pairs, 1) if ends else None,
-                seconds=round(pairs * blocks * (seconds + beside), 1) if ends else None,
+                seconds=round(pairs * design.rounds * (seconds + beside), 1) if ends else None,
             )
         )
     return found

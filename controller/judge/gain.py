@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
 from controller.model.blocks import Block, ClassFigures
+from controller.model.designs import DESIGNS
 from controller.model.metrics import METRICS, Metric, MetricSpec
 from controller.model.trial import Pair, ProbeDesign
 
@@ -29,7 +30,7 @@ def gain(pair: Pair, metric: Metric, design: ProbeDesign) -> float | None:
     spec = METRICS[metric]
     if (pair.control.classes or pair.variant.classes) and spec.of_classes:
         return _over_classes(pair, spec)
-    if spec.paired and design == "duet":
+    if spec.paired and DESIGNS[design].at_once:
         told = pair.control.paired_gain
         return told if told is not None and told == pair.variant.paired_gain and math.isfinite(told) else None
     control, variant = figure(pair.control, spec), figure(pair.variant, spec)

@@ -26,12 +26,12 @@ def saturated_blocks(csv_text: str, told: Sidecar) -> list[list[Row]]:
         if number != expected or expected > len(told.pairs):
             raise wrong(rows[0].line, "pair", f"{number}, where {expected} of {len(told.pairs)} was due")
         two = _two_blocks(rows, told)
-        if told.design == "duet":
+        if told.design.at_once:
             _check_turns(rows, told)
         elif [row.block for row in rows] != sorted(row.block for row in rows):
             raise wrong(rows[0].line, "block", "the two blocks of a switchback follow each other")
         # A switchback may stop between the two blocks of a pair.
-        if not all(two) and (told.design == "duet" or not two[0]):
+        if not all(two) and (told.design.at_once or not two[0]):
             raise wrong(rows[-1].line, "block", f"pair {number} has no rows of one of its blocks")
         if groups and len(groups) % 2:
             raise wrong(rows[0].line, "pair", "a pair after one that is not whole")
@@ -56,7 +56,7 @@ def _two_blocks(rows: Sequence[Row], told: Sidecar) -> tuple[list[Row], list[Row
         if row.seq != len(two[place]):
             raise wrong(row.line, "seq", f"{row.seq}, where {len(two[place])} was due: missing, doubled or moved rows")
         # In a duet both blocks have one start.
-        clock = 0 if told.design == "duet" else place
+        clock = 0 if told.design.at_once else place
         if row.intended_us < latest.get(clock, row.intended_us):
             raise wrong(row.line, "intended_us", f"{row.intended_us}, earlier than the row before it")
         latest[clock] = row.intended_us

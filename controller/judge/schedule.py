@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from controller.model.blocks import Arm
+from controller.model.designs import DESIGNS
 from controller.model.trial import ProbeDesign
 
 _SLOTS_PER_DIGEST = 256
@@ -18,7 +19,7 @@ def planned_pairs(
     design: ProbeDesign, seed: int, trial_number: int, host: str, count: int
 ) -> Sequence[tuple[Arm, ...]]:
     """What the agent's plan gives for one host: a soak is block after block of the variant, nothing is drawn."""
-    if design == "soak":
+    if DESIGNS[design].blocks_of_a_pair == 1:
         return [("variant",)] * count
     return draw_pairs(seed, trial_number, host, count)
 

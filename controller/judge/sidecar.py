@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from controller.judge.rows import FORMATS
 from controller.judge.schedule import planned_pairs
 from controller.model.blocks import Arm, Block
+from controller.model.designs import DESIGNS, DesignSpec
 from controller.model.experiment import Frozen, Source, Workload
 from controller.model.trial import ProbeDesign
 
@@ -21,7 +22,6 @@ _MOST_PAIRS = 100_000
 _SLOWEST_RATE = 0.01
 # One arm's turn in a saturated duet.
 _TURN_SECONDS = 0.1
-_DESIGNS: dict[str, ProbeDesign] = {"duet": "duet", "switchback": "switchback", "fleet": "fleet", "soak": "soak"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Sidecar:
 
     host: str
     trial: int
-    design: ProbeDesign
+    design: DesignSpec
     source: Source
     arms: dict[Arm, str]
     workload: Workload
@@ -72,10 +72,6 @@ class Sidecar:
     rows: int
     size: int
     sha256: str
-
-    @property
-    def blocks_of_a_pair(self) -> int:
-        return 1 if self.design == "soak" else 2
 
     @property
     def timeout_us(self) -> int:
@@ -129,6 +125,13 @@ class _Fields:
             raise self.wrong(name, "expected text")
         return value
 
+    def design(self) -> tuple[ProbeDesign, DesignSpec]:
+        value = self.value("design")
+        for name in get_args(ProbeDesign):
+            if name == value:
+                return name, DESIGNS[name]
+        raise self.wrong("design", "expected " + ", ".join(DESIGNS))
+
     def source(self) -> Source:
         """Whose requests the rows are; sidecars older than live traffic do not say."""
         value = self._values.get("source", "probe")
@@ -158,11 +161,9 @@ def read_sidecar(document: object) -> Sidecar:
         raise fields.wrong("format", f"expected {known}: this sidecar was written by another version of the agent")
     if fields.value("complete") is not True:
         raise fields.wrong("complete", "the trial was never sealed; its evidence is not whole")
-    design = _DESIGNS.get(str(fields.value("design")))
-    if design is None:
-        raise fields.wrong("design", "expected " + ", ".join(_DESIGNS))
+    name, design = fields.design()
     source = fields.source()
-    if source == "live" and design != "switchback":
+    if source == "live" and design.not_live:
         raise fields.wrong("source", "live traffic is for a switchback")
     workload = _model(Workload, fields.value("workload"), "sidecar.workload")
     rate = workload.rate
@@ -175,12 +176,12 @@ def read_sidecar(document: object) -> Sidecar:
     planned = schedule.items("pairs")
     if len(planned) > _MOST_PAIRS:
         raise schedule.wrong("pairs", f"more than {_MOST_PAIRS} pairs")
-    drawn = _read_pairs(schedule, planned, design, planned_pairs(design, seed, trial, host, len(planned)))
+    drawn = _read_pairs(schedule, planned, design, planned_pairs(name, seed, trial, host, len(planned)))
     block_seconds, burn_in_seconds = schedule.number("block_seconds", 3600), schedule.number("burn_in_seconds", 3600)
     probing = _NOTHING_PROBED
     if source == "probe":
         seconds = (block_seconds, burn_in_seconds)
-        probing = _read_probing(schedule, workload, rate, len(planned), seconds, duet=design == "duet")
+        probing = _read_probing(schedule, workload, rate, len(planned), seconds, turns=design.at_once)
     csv = _Fields(fields.value("csv"), "sidecar.csv")
     return Sidecar(
         host=host,
@@ -207,9 +208,9 @@ _NOTHING_PROBED = Probing(0, 0, 0, 0, [], [], 0, 0)
 
 
 def _read_probing(
-    schedule: _Fields, workload: Workload, rate: float, pairs: int, seconds: tuple[float, float], *, duet: bool
+    schedule: _Fields, workload: Workload, rate: float, pairs: int, seconds: tuple[float, float], *, turns: bool
 ) -> Probing:
-    """When the probe was to ask for what; `seconds`: of a block and of its burn-in."""
+    """When the probe was to ask for what; `seconds`: of a block and its burn-in; `turns`: saturated arms take turns."""
     block_seconds, burn_in_seconds = seconds
     interval_ns = schedule.integer("interval_ns", 1, 10**12)
     if interval_ns != round(1e9 / rate):
@@ -228,16 +229,16 @@ def _read_probing(
         lag_limit_us=schedule.integer("lag_limit_us", 0, 10**9),
         cycle=cycle,
         offsets=offsets,
-        slots=max(1, round(block_seconds / (2 * _TURN_SECONDS))) if duet else 1,
+        slots=max(1, round(block_seconds / (2 * _TURN_SECONDS))) if turns else 1,
         burn_in_slots=1 if burn_in_seconds else 0,
     )
 
 
 def _read_pairs(
-    schedule: _Fields, planned: list[Any], design: ProbeDesign, expected: Sequence[tuple[Arm, ...]]
+    schedule: _Fields, planned: list[Any], design: DesignSpec, expected: Sequence[tuple[Arm, ...]]
 ) -> Sequence[tuple[Arm, ...]]:
     """The order of the arms. In the fleet design it hangs on all hosts, so the judge checks it, who knows them."""
-    if design == "fleet":
+    if design.between_hosts:
         for number, given in enumerate(planned, 1):
             if given not in (["control", "control"], ["control", "variant"]):
                 raise schedule.wrong("pairs", f"period {number} does not begin with control")

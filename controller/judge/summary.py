@@ -49,7 +49,7 @@ def recompute(csv_text: str, sidecar: object, metrics: Iterable[Metric] = ()) ->
     if len(groups) != len(told.blocks):
         raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but the CSV has {len(groups)}")
     blocks = [_check_block(block, group, told) for block, group in zip(told.blocks, groups, strict=True)]
-    width = told.blocks_of_a_pair
+    width = told.design.blocks_of_a_pair
     for index in range(0, len(blocks), width):
         _check_pair(blocks[index : index + width], groups[index : index + width], told)
     _check_whole(csv_text, sum(map(len, groups)), told)
@@ -76,13 +76,13 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
     groups: list[list[Row]] = []
     for pair, order in enumerate(told.pairs, 1):
         of_pair: list[list[Row]] = [[] for _ in order]
-        before = told.blocks_of_a_pair * (pair - 1)
+        before = told.design.blocks_of_a_pair * (pair - 1)
         end = 1
-        for place, seq, due_us in _duet_places(told, pair) if told.design == "duet" else _places_in_turn(told):
+        for place, seq, due_us in _duet_places(told, pair) if told.design.at_once else _places_in_turn(told):
             row = next(rows, None)
             if row is None:
                 # Blocks that come in turn may end between two of a pair.
-                if seq == 0 and (told.design != "duet" or not any(of_pair)):
+                if seq == 0 and (not told.design.at_once or not any(of_pair)):
                     break
                 raise wrong(end + 1, "seq", f"the CSV ends within block {before + place + 1}: it is truncated")
             _check_place(row, pair=pair, block=before + place + 1, arm=order[place], seq=seq, due_us=due_us)
@@ -101,7 +101,7 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
 def _places_in_turn(told: Sidecar) -> Iterator[tuple[int, int, float]]:
     """(place of the block in its pair, seq, when due in microseconds) of a pair's rows, in order."""
     probing = told.probing
-    for place in range(told.blocks_of_a_pair):
+    for place in range(told.design.blocks_of_a_pair):
         for seq in range(probing.burn_in + probing.counted):
             yield place, seq, (seq - probing.burn_in) * probing.interval_ns / 1000
 
@@ -154,7 +154,7 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         steady = {name: figure(counted, asked) for name, figure in STEADY_FIGURES.items()}
         # Earlier agents did not tell each of them; what is not told is never a gain.
         computed |= {name: value for name, value in steady.items() if getattr(block, name) is not None}
-    if told.design != "duet" and not told.saturation:
+    if not told.design.at_once and not told.saturation:
         computed |= {"achieved_rate": round(_achieved(counted, told.rate), 2), "paired_gain": None}
     compare(block, computed, place)
     return block
@@ -185,7 +185,7 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
     if told.saturation:
         _check_saturated(blocks, groups, counted, told)
         return
-    if told.design == "duet":
+    if told.design.at_once:
         arms = dict(zip((block.arm for block in blocks), counted, strict=True))
         both = list(itertools.chain.from_iterable(counted))
         achieved = [_achieved(both, rate, arms=2)] * 2
@@ -205,7 +205,7 @@ def _check_saturated(
     blocks: Sequence[Block], groups: Sequence[Sequence[Row]], counted: Sequence[Sequence[Row]], told: Sidecar
 ) -> None:
     """The rates of blocks that took turns; those of a switchback stand each for itself."""
-    together = told.design == "duet"
+    together = told.design.at_once
     rates = answered_rates(counted) if together else [answered_rates([rows])[0] for rows in counted]
     for block, rate, rows in zip(blocks, rates, groups, strict=True):
         place = f"block {block.block}"

@@ -13,6 +13,7 @@ from controller.judge.guardrails import Breach, GuardrailWatch
 from controller.judge.schedule import draw_groups
 from controller.judge.traffic import TrafficWatch
 from controller.model.blocks import Arm
+from controller.model.designs import DESIGNS
 from controller.model.experiment import GoalsObjective
 from controller.model.metrics import Metric
 from controller.model.trial import UNDECIDED, GoalEffect, Judgement, Pair, TrialPlan
@@ -206,14 +207,14 @@ class FleetJudge(Judge):
 
 def judge_of(plan: TrialPlan) -> Judge:
     """The judge of a trial that is measured in one go."""
-    return FleetJudge(plan) if plan.design == "fleet" else Judge(plan)
+    return FleetJudge(plan) if DESIGNS[plan.design].between_hosts else Judge(plan)
 
 
 def decision_of(plan: TrialPlan) -> Folding:
     """What folds the gains of a trial: as one number, or goal by goal."""
     objective = plan.experiment.objective
     if isinstance(objective, GoalsObjective):
-        return GoalsDecision(Rule.of(plan), objective, patient=plan.design == "duet")
+        return GoalsDecision(Rule.of(plan), objective, patient=DESIGNS[plan.design].at_once)
     return Decision(Rule.of(plan))
 
 

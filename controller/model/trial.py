@@ -8,6 +8,7 @@ from pydantic import Field
 
 from controller.model.blocks import Block
 from controller.model.calibration import Calibration
+from controller.model.designs import DESIGNS
 from controller.model.experiment import Design, Experiment, Frozen, Source, Timing, Variant
 from controller.model.metrics import Metric
 
@@ -103,7 +104,7 @@ class TrialTiming(Frozen):
     @classmethod
     def of(cls, timing: Timing, design: Design, source: Source = "probe") -> TrialTiming:
         """Shadow instances settle sooner than the live one, and need shorter blocks; users come when they like."""
-        block, burn_in = {"duet": (1.0, 0.1), "switchback": (2.0, 0.3), "fleet": (5.0, 1.0)}[design]
+        block, burn_in = DESIGNS[design].seconds
         if source == "live":
             block, burn_in = 10.0, 1.0
         return cls(

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from controller.judge.gain import gains, weighted
 from controller.judge.stints import StintJudge
 from controller.judge.verdict import judge_of
+from controller.model.designs import DESIGNS
 from controller.model.project import bundle
 from controller.model.run import RunPlan, RunResult
 from controller.model.trial import Pair, TrialPlan, TrialResult
@@ -102,7 +103,7 @@ def _trial(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair], scale: f
 def _plots(plan: TrialPlan, result: TrialResult, pairs: Sequence[Pair]) -> dict[str, Any]:
     """The drawings of a trial; None for each that its pairs do not give."""
     # A host's own before and after is no gain: the fleet's is of all hosts together.
-    told = [None if plan.design == "fleet" else _gain(plan, result, pair) for pair in pairs]
+    told = [None if DESIGNS[plan.design].between_hosts else _gain(plan, result, pair) for pair in pairs]
     hosts = [pair.host for pair in pairs]
     evidence, threshold, fresh = _evidence(plan, result, pairs)
     return {

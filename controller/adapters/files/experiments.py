@@ -7,6 +7,7 @@ from pathlib import Path
 from controller.adapters.files.documents import Document, read_json
 from controller.adapters.files.suggestions import did_you_mean
 from controller.adapters.files.validation import validate
+from controller.model.designs import DESIGNS
 from controller.model.errors import BadInput
 from controller.model.experiment import CHANGES_SOCKETS, Choice, Experiment, GoalsObjective, NumberRange
 from controller.model.metrics import METRICS
@@ -76,10 +77,10 @@ def read_experiment(path: Path) -> Experiment:
             where=document.where(("ranges",) if experiment.ranges else ()),
             next_step="`variants` for first-winner and race, `ranges` for --strategy bayes",
         )
-    if experiment.source == "live" and experiment.design in {"duet", "fleet"}:
-        why = "no user meets a shadow instance" if experiment.design == "duet" else "the hosts' users differ"
+    design = None if experiment.design == "auto" else DESIGNS[experiment.design]
+    if experiment.source == "live" and design is not None and design.not_live:
         raise BadInput(
-            f"{why}: live traffic cannot be measured in the design {experiment.design}",
+            f"{design.not_live}: live traffic cannot be measured in the design {experiment.design}",
             where=document.where(("design",)),
             next_step="leave `design` out",
         )
@@ -96,7 +97,7 @@ def _check_sockets(document: Document, experiment: Experiment) -> None:
     """What opens and closes sockets is not switched to and fro under users: each time it would reset connections."""
     if experiment.source == "live":
         place, way = ("source",), "live traffic is measured by switching the live instance"
-    elif experiment.design in {"switchback", "fleet"}:
+    elif experiment.design != "auto" and not DESIGNS[experiment.design].at_once:
         place, way = ("design",), f"the design {experiment.design} switches the live instance"
     else:
         return
@@ -195,9 +196,10 @@ def _check_timing(document: Document, experiment: Experiment) -> None:
 def _check_workload(document: Document, experiment: Experiment) -> None:
     """What the probe would refuse on the hosts, said before anything is sent there."""
     workload = experiment.workload
-    if experiment.design == "fleet" and workload.rate is None:
+    if experiment.design != "auto" and DESIGNS[experiment.design].between_hosts and workload.rate is None:
         raise BadInput(
-            "the design fleet needs `workload.rate`: it is not calibrated where hosts are compared with hosts",
+            f"the design {experiment.design} needs `workload.rate`: it is not calibrated where hosts are compared with "
+            "hosts",
             where=document.where(("workload",)),
             next_step="say how many requests a second each host is asked",
         )
