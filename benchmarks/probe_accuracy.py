@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.figures import Figure, emit, parse_arguments
 from benchmarks.probe_tools import Measurement, Server, contended, h2load, probe, wrk
 from benchmarks.probe_wire import Truth, Wire, compare
-from controller.judge.saturation import PROBE_BUSY_LIMIT
+from controller.model.blocks import LIMITS
 
 RATES = (500, 1000, 2000, 3000)
 STALL_SECONDS = 0.3
@@ -179,7 +179,7 @@ class Bench:
         runs = [probe(self.server, 1, self.seconds, workload=saturated) for _ in range(self.repetitions)]
         rates = [run.block["achieved_rate"] for run in runs]
         shares = [run.block["probe_busy_share"] for run in runs]
-        at_limit = [rate * PROBE_BUSY_LIMIT / share for rate, share in zip(rates, shares, strict=True)]
+        at_limit = [rate * LIMITS.probe_busy_share / share for rate, share in zip(rates, shares, strict=True)]
         return [
             figure("saturated with 1 KiB files", "requests/s", rates),
             figure("the probe was busy for", "%", [share * 100 for share in shares]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from controller.judge.figures import UNTOLD, check_ran, compare, figures, latency_figures
 from controller.judge.rows import Row, read_rows, wrong
-from controller.judge.sidecar import Sidecar
+from controller.judge.sidecar import LiveSidecar
 from controller.model.blocks import Arm, Block
 
 _MILLISECOND_US = 1000
@@ -14,7 +14,7 @@ _MILLISECOND_US = 1000
 _BELIEVED = ("the host's clock was set", "the live log")
 
 
-def recompute_live(csv_text: str, told: Sidecar) -> tuple[list[Block], int]:
+def recompute_live(csv_text: str, told: LiveSidecar) -> tuple[list[Block], int]:
     """(every block in order of its number, number of rows). Raises ValueError as `recompute` does."""
     if len(told.blocks) > 2 * len(told.pairs):
         raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but {len(told.pairs)} pairs were planned")
@@ -26,10 +26,10 @@ def recompute_live(csv_text: str, told: Sidecar) -> tuple[list[Block], int]:
     return told.blocks, sum(map(len, groups))
 
 
-def _in_order(csv_text: str, told: Sidecar) -> Iterator[Row]:
+def _in_order(csv_text: str, told: LiveSidecar) -> Iterator[Row]:
     """The rows, each where it may stand."""
-    first_us = -round(told.burn_in_seconds * 1000) * _MILLISECOND_US
-    end_us = round(told.block_seconds * 1000) * _MILLISECOND_US
+    first_us = -round(told.schedule.burn_in_seconds * 1000) * _MILLISECOND_US
+    end_us = round(told.schedule.block_seconds * 1000) * _MILLISECOND_US
     block, seq, since = 0, 0, first_us
     for row in read_rows(csv_text, told.timeout_us, live=True):
         if row.block != block:
@@ -57,7 +57,7 @@ def _in_order(csv_text: str, told: Sidecar) -> Iterator[Row]:
         yield row
 
 
-def _arm(told: Sidecar, block: int) -> Arm:
+def _arm(told: LiveSidecar, block: int) -> Arm:
     return told.pairs[(block - 1) // 2][(block - 1) % 2]
 
 
@@ -70,7 +70,7 @@ def _error(row: Row, timeout_us: int) -> str:
     return "status" if row.status >= 500 else ""
 
 
-def _check_block(block: Block, number: int, rows: Sequence[Row], told: Sidecar) -> None:
+def _check_block(block: Block, number: int, rows: Sequence[Row], told: LiveSidecar) -> None:
     counted = [row for row in rows if row.intended_us >= 0]
     classes: dict[str, list[int]] = {}
     for row in counted:
@@ -80,9 +80,9 @@ def _check_block(block: Block, number: int, rows: Sequence[Row], told: Sidecar) 
         "pair": (number + 1) // 2,
         "block": number,
         "arm": arm,
-        "configuration": told.arms[arm],
+        "configuration": told.configuration(arm),
         **figures(counted),
-        "achieved_rate": round(len(counted) / told.block_seconds, 2),
+        "achieved_rate": round(len(counted) / told.schedule.block_seconds, 2),
         "paired_gain": None,
         **UNTOLD,
     }
@@ -90,9 +90,11 @@ def _check_block(block: Block, number: int, rows: Sequence[Row], told: Sidecar) 
     told_classes = {label: each.model_dump() for label, each in block.classes.items()}
     if told_classes != {label: latency_figures(took) for label, took in classes.items()}:
         raise ValueError(f"block {number}, classes: the sidecar says other figures than the rows give")
-    few = len(counted) < told.minimum_requests
+    few = len(counted) < told.schedule.minimum_requests
     if block.valid and few:
-        raise ValueError(f"block {number}: called valid with {len(counted)} of {told.minimum_requests} requests")
+        raise ValueError(
+            f"block {number}: called valid with {len(counted)} of {told.schedule.minimum_requests} requests"
+        )
     check_ran(block)
     believed = block.astray or any(reason in block.invalid_reason for reason in _BELIEVED)
     if not block.valid and not few and not believed:

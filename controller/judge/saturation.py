@@ -11,13 +11,10 @@ from collections.abc import Sequence
 
 from controller.judge.rows import Row, check_status, read_rows, wrong
 from controller.judge.schedule import draw_slots
-from controller.judge.sidecar import Sidecar
-
-# A probe that was busy for a larger share of its turns has measured itself.
-PROBE_BUSY_LIMIT = 0.5
+from controller.judge.sidecar import ProbeSidecar
 
 
-def saturated_blocks(csv_text: str, told: Sidecar) -> list[list[Row]]:
+def saturated_blocks(csv_text: str, told: ProbeSidecar) -> list[list[Row]]:
     """The rows of each block. Raises ValueError at the first row that is out of place."""
     groups: list[list[Row]] = []
     pairs = itertools.groupby(read_rows(csv_text, told.timeout_us), key=lambda row: row.pair)
@@ -26,12 +23,12 @@ def saturated_blocks(csv_text: str, told: Sidecar) -> list[list[Row]]:
         if number != expected or expected > len(told.pairs):
             raise wrong(rows[0].line, "pair", f"{number}, where {expected} of {len(told.pairs)} was due")
         two = _two_blocks(rows, told)
-        if told.design.at_once:
+        if told.spec.at_once:
             _check_turns(rows, told)
         elif [row.block for row in rows] != sorted(row.block for row in rows):
             raise wrong(rows[0].line, "block", "the two blocks of a switchback follow each other")
         # A switchback may stop between the two blocks of a pair.
-        if not all(two) and (told.design.at_once or not two[0]):
+        if not all(two) and (told.spec.at_once or not two[0]):
             raise wrong(rows[-1].line, "block", f"pair {number} has no rows of one of its blocks")
         if groups and len(groups) % 2:
             raise wrong(rows[0].line, "pair", "a pair after one that is not whole")
@@ -42,7 +39,7 @@ def saturated_blocks(csv_text: str, told: Sidecar) -> list[list[Row]]:
     return groups
 
 
-def _two_blocks(rows: Sequence[Row], told: Sidecar) -> tuple[list[Row], list[Row]]:
+def _two_blocks(rows: Sequence[Row], told: ProbeSidecar) -> tuple[list[Row], list[Row]]:
     """The rows of a pair by block, each checked against its place."""
     two: tuple[list[Row], list[Row]] = ([], [])
     letters = [arm[0] for arm in told.pairs[rows[0].pair - 1]]
@@ -56,7 +53,7 @@ def _two_blocks(rows: Sequence[Row], told: Sidecar) -> tuple[list[Row], list[Row
         if row.seq != len(two[place]):
             raise wrong(row.line, "seq", f"{row.seq}, where {len(two[place])} was due: missing, doubled or moved rows")
         # In a duet both blocks have one start.
-        clock = 0 if told.design.at_once else place
+        clock = 0 if told.spec.at_once else place
         if row.intended_us < latest.get(clock, row.intended_us):
             raise wrong(row.line, "intended_us", f"{row.intended_us}, earlier than the row before it")
         latest[clock] = row.intended_us
@@ -65,11 +62,9 @@ def _two_blocks(rows: Sequence[Row], told: Sidecar) -> tuple[list[Row], list[Row
     return two
 
 
-def _check_turns(rows: Sequence[Row], told: Sidecar) -> None:
+def _check_turns(rows: Sequence[Row], told: ProbeSidecar) -> None:
     """The arms of a duet took turns in the order that is drawn; two turns running of one arm look like one."""
-    slots = itertools.islice(
-        draw_slots(told.seed, told.trial, told.host, rows[0].pair), told.probing.burn_in_slots + told.probing.slots
-    )
+    slots = itertools.islice(draw_slots(told.schedule.seed, told.trial, told.host, rows[0].pair), told.slots)
     drawn = [place for b_first in slots for place in (int(b_first), 1 - int(b_first))]
     wanted = [place for place, _ in itertools.groupby(drawn)]
     found = [block - (2 * rows[0].pair - 1) for block, _ in itertools.groupby(row.block for row in rows)]

@@ -14,16 +14,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from controller.judge.figures import STEADY_FIGURES, UNTOLD, check_ran, compare, figures, nearest_rank
 from controller.judge.live_rows import recompute_live
 from controller.judge.rows import Row, check_columns, check_status, read_rows, wrong
-from controller.judge.saturation import PROBE_BUSY_LIMIT, answered_rates, saturated_blocks
+from controller.judge.saturation import answered_rates, saturated_blocks
 from controller.judge.schedule import draw_slots
-from controller.judge.sidecar import Sidecar, read_sidecar
+from controller.judge.sidecar import LiveSidecar, ProbeSidecar, Sidecar, read_sidecar
 from controller.model.blocks import Arm, Block
 from controller.model.metrics import Metric
 
 _LETTERS: dict[Arm, str] = {"control": "c", "variant": "v"}
 # A block starts at a whole microsecond of no clock: due times may be rounded either way.
 _ROUNDING_US = 1.0
-_RATE_KEPT = 0.95
 
 
 def recompute(csv_text: str, sidecar: object, metrics: Iterable[Metric] = ()) -> list[Block]:
@@ -41,7 +40,7 @@ def recompute(csv_text: str, sidecar: object, metrics: Iterable[Metric] = ()) ->
     """
     told = read_sidecar(sidecar)
     check_columns(csv_text, metrics)
-    if told.source == "live":
+    if isinstance(told, LiveSidecar):
         blocks, rows = recompute_live(csv_text, told)
         _check_whole(csv_text, rows, told)
         return blocks
@@ -49,7 +48,7 @@ def recompute(csv_text: str, sidecar: object, metrics: Iterable[Metric] = ()) ->
     if len(groups) != len(told.blocks):
         raise ValueError(f"sidecar.blocks: {len(told.blocks)} blocks, but the CSV has {len(groups)}")
     blocks = [_check_block(block, group, told) for block, group in zip(told.blocks, groups, strict=True)]
-    width = told.design.blocks_of_a_pair
+    width = told.spec.blocks_of_a_pair
     for index in range(0, len(blocks), width):
         _check_pair(blocks[index : index + width], groups[index : index + width], told)
     _check_whole(csv_text, sum(map(len, groups)), told)
@@ -59,9 +58,9 @@ def recompute(csv_text: str, sidecar: object, metrics: Iterable[Metric] = ()) ->
 def _check_whole(csv_text: str, rows: int, told: Sidecar) -> None:
     raw = csv_text.encode("utf-8", errors="surrogatepass")
     for name, recorded, found in (
-        ("rows", told.rows, rows),
-        ("bytes", told.size, len(raw)),
-        ("sha256", told.sha256, hashlib.sha256(raw).hexdigest()),
+        ("rows", told.csv.rows, rows),
+        ("bytes", told.csv.bytes, len(raw)),
+        ("sha256", told.csv.sha256, hashlib.sha256(raw).hexdigest()),
     ):
         if recorded != found:
             raise ValueError(f"sidecar.csv.{name}: {recorded}, but the CSV has {found}")
@@ -70,19 +69,19 @@ def _check_whole(csv_text: str, rows: int, told: Sidecar) -> None:
 # --- rows into blocks, in exactly the order of the schedule -----------------------------------------------------------
 
 
-def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
+def _by_block(csv_text: str, told: ProbeSidecar) -> list[list[Row]]:
     """The rows of each block. Raises ValueError at the first row that is not the next one of the schedule."""
     rows = read_rows(csv_text, told.timeout_us)
     groups: list[list[Row]] = []
     for pair, order in enumerate(told.pairs, 1):
         of_pair: list[list[Row]] = [[] for _ in order]
-        before = told.design.blocks_of_a_pair * (pair - 1)
+        before = told.spec.blocks_of_a_pair * (pair - 1)
         end = 1
-        for place, seq, due_us in _duet_places(told, pair) if told.design.at_once else _places_in_turn(told):
+        for place, seq, due_us in _duet_places(told, pair) if told.spec.at_once else _places_in_turn(told):
             row = next(rows, None)
             if row is None:
                 # Blocks that come in turn may end between two of a pair.
-                if seq == 0 and (not told.design.at_once or not any(of_pair)):
+                if seq == 0 and (not told.spec.at_once or not any(of_pair)):
                     break
                 raise wrong(end + 1, "seq", f"the CSV ends within block {before + place + 1}: it is truncated")
             _check_place(row, pair=pair, block=before + place + 1, arm=order[place], seq=seq, due_us=due_us)
@@ -98,20 +97,21 @@ def _by_block(csv_text: str, told: Sidecar) -> list[list[Row]]:
     return groups
 
 
-def _places_in_turn(told: Sidecar) -> Iterator[tuple[int, int, float]]:
+def _places_in_turn(told: ProbeSidecar) -> Iterator[tuple[int, int, float]]:
     """(place of the block in its pair, seq, when due in microseconds) of a pair's rows, in order."""
-    probing = told.probing
-    for place in range(told.design.blocks_of_a_pair):
-        for seq in range(probing.burn_in + probing.counted):
-            yield place, seq, (seq - probing.burn_in) * probing.interval_ns / 1000
+    burn_in, counted, interval_ns = told.burn_in, told.counted, told.schedule.interval_ns
+    for place in range(told.spec.blocks_of_a_pair):
+        for seq in range(burn_in + counted):
+            yield place, seq, (seq - burn_in) * interval_ns / 1000
 
 
-def _duet_places(told: Sidecar, pair: int) -> Iterator[tuple[int, int, float]]:
-    probing, slots = told.probing, draw_slots(told.seed, told.trial, told.host, pair)
-    for seq, b_first in zip(range(probing.burn_in + probing.counted), slots, strict=False):
-        due_us = (seq - probing.burn_in) * probing.interval_ns / 1000
+def _duet_places(told: ProbeSidecar, pair: int) -> Iterator[tuple[int, int, float]]:
+    burn_in, counted, interval_ns = told.burn_in, told.counted, told.schedule.interval_ns
+    slots = draw_slots(told.schedule.seed, told.trial, told.host, pair)
+    for seq, b_first in zip(range(burn_in + counted), slots, strict=False):
+        due_us = (seq - burn_in) * interval_ns / 1000
         yield int(b_first), seq, due_us
-        yield 1 - int(b_first), seq, due_us + probing.interval_ns / 2000
+        yield 1 - int(b_first), seq, due_us + interval_ns / 2000
 
 
 def _check_place(row: Row, *, pair: int, block: int, arm: Arm, seq: int, due_us: float) -> None:
@@ -134,7 +134,7 @@ def _check_place(row: Row, *, pair: int, block: int, arm: Arm, seq: int, due_us:
 # --- a block's figures ------------------------------------------------------------------------------------------------
 
 
-def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
+def _check_block(block: Block, rows: Sequence[Row], told: ProbeSidecar) -> Block:
     """The sidecar's block, once every figure that rows give is what it says."""
     counted = [row for row in rows if row.intended_us >= 0]
     place = f"block {rows[0].block}"
@@ -143,7 +143,7 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         "pair": rows[0].pair,
         "block": rows[0].block,
         "arm": arm,
-        "configuration": told.arms[arm],
+        "configuration": told.configuration(arm),
         **figures(counted),
         "classes": {},
     }
@@ -154,7 +154,7 @@ def _check_block(block: Block, rows: Sequence[Row], told: Sidecar) -> Block:
         steady = {name: figure(counted, asked) for name, figure in STEADY_FIGURES.items()}
         # Earlier agents did not tell each of them; what is not told is never a gain.
         computed |= {name: value for name, value in steady.items() if getattr(block, name) is not None}
-    if not told.design.at_once and not told.saturation:
+    if not told.spec.at_once and not told.saturation:
         computed |= {"achieved_rate": round(_achieved(counted, told.rate), 2), "paired_gain": None}
     compare(block, computed, place)
     return block
@@ -178,14 +178,14 @@ def paired_gain(control: Sequence[Row], variant: Sequence[Row]) -> float:
     return round(median, 6)
 
 
-def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: Sidecar) -> None:
+def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: ProbeSidecar) -> None:
     """What the two blocks of a pair have together, and whether each was rightly called valid."""
     counted = [[row for row in rows if row.intended_us >= 0] for rows in groups]
     rate = told.rate
     if told.saturation:
         _check_saturated(blocks, groups, counted, told)
         return
-    if told.design.at_once:
+    if told.spec.at_once:
         arms = dict(zip((block.arm for block in blocks), counted, strict=True))
         both = list(itertools.chain.from_iterable(counted))
         achieved = [_achieved(both, rate, arms=2)] * 2
@@ -202,10 +202,10 @@ def _check_pair(blocks: Sequence[Block], groups: Sequence[Sequence[Row]], told: 
 
 
 def _check_saturated(
-    blocks: Sequence[Block], groups: Sequence[Sequence[Row]], counted: Sequence[Sequence[Row]], told: Sidecar
+    blocks: Sequence[Block], groups: Sequence[Sequence[Row]], counted: Sequence[Sequence[Row]], told: ProbeSidecar
 ) -> None:
     """The rates of blocks that took turns; those of a switchback stand each for itself."""
-    together = told.design.at_once
+    together = told.spec.at_once
     rates = answered_rates(counted) if together else [answered_rates([rows])[0] for rows in counted]
     for block, rate, rows in zip(blocks, rates, groups, strict=True):
         place = f"block {block.block}"
@@ -214,14 +214,17 @@ def _check_saturated(
         if share is None or not 0 <= share < math.inf:
             raise ValueError(f"{place}, probe_busy_share: a saturation must tell how busy the probe was, not {share}")
         local = any(row.error == "local" for row in rows if row.intended_us >= 0)
-        _check_called(block, broken=share > PROBE_BUSY_LIMIT or local, all_rows=rows)
+        _check_called(block, broken=share > told.limits.probe_busy_share or local, all_rows=rows)
 
 
-def _check_validity(block: Block, achieved: float, all_rows: Sequence[Row], rows: Sequence[Row], told: Sidecar) -> None:
+def _check_validity(
+    block: Block, achieved: float, all_rows: Sequence[Row], rows: Sequence[Row], told: ProbeSidecar
+) -> None:
     """A block that broke the rules may not count, and one that kept them may not be left out."""
     local = any(row.error == "local" for row in rows)
-    late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.probing.lag_limit_us
-    _check_called(block, broken=achieved < _RATE_KEPT * told.rate or late or local, all_rows=all_rows)
+    late = nearest_rank(sorted(row.lag_us for row in rows), 95) > told.schedule.lag_limit_us
+    broken = achieved < told.limits.rate_kept * told.rate or late or local
+    _check_called(block, broken=broken, all_rows=all_rows)
 
 
 def _check_called(block: Block, *, broken: bool, all_rows: Sequence[Row]) -> None:

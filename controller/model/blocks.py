@@ -11,6 +11,31 @@ from controller.model.experiment import Frozen
 Arm = Literal["control", "variant"]
 
 
+class Limits(Frozen):
+    """What a block must keep to count. The agent's plan tells them, and its sidecar says by which it went.
+
+    Evidence cannot loosen them: a sidecar with wider ones is refused.
+    """
+
+    rate_kept: float = Field(default=0.95, ge=0.95, le=1, description="share of the asked rate")
+    probe_busy_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=0.5,
+        description="in a saturation: a probe that is busy for more of its turns would measure itself",
+    )
+    log_flush_seconds: float = Field(
+        default=1.5,
+        ge=0,
+        le=60,
+        description="with live traffic: until a request is in nginx's log, which is written after a second "
+        "(`flush=1s`); the rest is for a busy disk and nginx's timers",
+    )
+
+
+LIMITS = Limits()
+
+
 class SideMetrics(Frozen):
     """nginx and host figures over one block; None where the host does not tell.
 

@@ -93,6 +93,7 @@ def build(
             "lag_limit_us": 5000,
             "mix": {"cycle": cycle, "offsets": offsets},
         },
+        "limits": {"rate_kept": 0.95, "probe_busy_share": 0.5, "log_flush_seconds": 1.5},
         "software": {"version": "1", "python": "3.11.2", "nginx": "1.22.1", "kernel": "6.1"},
         "blocks": blocks,
         "connections": {},

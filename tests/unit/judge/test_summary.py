@@ -152,6 +152,31 @@ def test_a_late_probe_makes_an_invalid_block_which_stays_and_is_marked():
         recompute(text, sidecar)
 
 
+def test_a_block_is_held_against_the_limits_that_the_agent_went_by():
+    text, sidecar = build(failures=0, block_seconds=0.99)
+    recompute(text, sidecar)
+    sidecar["limits"]["rate_kept"] = 1
+    with pytest.raises(ValueError, match="block 1: called valid"):
+        recompute(text, sidecar)
+
+
+def test_evidence_of_an_agent_that_told_no_limits_went_by_those_of_its_time():
+    text, sidecar = build(late=frozenset({2}))
+    del sidecar["limits"]
+    assert [block.valid for block in recompute(text, sidecar)] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("rate_kept", 0.9), ("probe_busy_share", 0.6), ("rate_kept", math.nan), ("more", 1)],
+)
+def test_evidence_cannot_loosen_its_own_limits(limit, value):
+    text, sidecar = fresh(SWITCHBACK)
+    sidecar["limits"][limit] = value
+    with pytest.raises(ValueError, match=rf"sidecar\.limits\.{limit}: "):
+        recompute(text, sidecar)
+
+
 def test_a_block_whose_rows_keep_every_rule_cannot_be_left_out():
     text, sidecar = fresh(SWITCHBACK)
     sidecar["blocks"][2] |= {"valid": False, "invalid_reason": "it did not please"}
@@ -318,16 +343,21 @@ def test_a_file_of_another_shape_is_refused(change, complaint):
         ("workload.rate", 1e-9, r"workload\.rate"),
         ("workload.timeout_ms", 60, "latency_us|errors"),
         ("schedule.seed", 8, "pair . is not in the order"),
-        ("schedule.seed", "7", r"schedule\.seed"),
+        ("schedule.seed", "7", r"sidecar\.schedule\.seed: expected a valid integer"),
+        ("schedule.seed", True, r"schedule\.seed: expected a valid integer"),
+        ("trial", 0, r"sidecar\.trial: expected greater than or equal to 1"),
         ("schedule.pairs", [["control", "variant"]] * 4, "not in the order"),
         ("schedule.pairs", [], "mix.offsets|after the last"),
         ("schedule.block_seconds", 0.1, "missing, doubled or moved"),
+        ("schedule.block_seconds", math.nan, r"schedule\.block_seconds: expected"),
+        ("schedule.block_seconds", "0.2", r"schedule\.block_seconds: expected a valid number"),
         ("schedule.burn_in_seconds", 0.0, "intended_us"),
         ("schedule.interval_ns", 5, "interval"),
         ("schedule.lag_limit_us", 1, "called valid"),
-        ("schedule.mix.cycle", [], "empty"),
+        ("schedule.mix.cycle", [], r"mix\.cycle: .*at least 1 item"),
         ("schedule.mix.cycle", [0, 2], "integers from 0 to 1"),
         ("schedule.mix.offsets", [0], "one a pair"),
+        ("schedule.mix.offsets", [0, -1, 0, 0], r"mix\.offsets\[1\]: expected greater than or equal to 0"),
         ("schedule.mix", None, "expected an object"),
         ("blocks", [], "0 blocks, but the CSV has 4"),
         ("blocks", None, "expected a list"),
