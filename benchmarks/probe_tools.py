@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from controller.model.blocks import LIMITS
+
 AGENT = Path(__file__).resolve().parents[1] / "roles/probe/files/ratchet-agent"
 # The distribution's own, as on a host.
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
@@ -125,6 +127,7 @@ def probe(
         },
         "arms": {"control": "a", "variant": "a"}, "pairs": [["control", "variant"]],
         "block_seconds": seconds, "burn_in_seconds": 0.3, "lease_seconds": 600,
+        "limits": LIMITS.model_dump(),
     }  # fmt: skip
     command = [PYTHON, str(AGENT), "--root", str(root), "--session", f"{PYTHON} {root / 'session'}", "run"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:

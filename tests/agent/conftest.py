@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from controller.judge.schedule import draw_pairs
+from controller.model.blocks import LIMITS
 from ratchet_host import paths
 
 AGENT = Path(__file__).resolve().parents[2] / "roles/probe/files/ratchet-agent"
@@ -171,7 +172,7 @@ def make_plan(port: int, *, pairs: int | list[Any] = 1, design: str = "switchbac
     plan = {
         "format": 1, "run": "r-1", "trial": 1, "host": "here", "design": design, "workload": workload,
         "arms": {"control": "base", "variant": "light"}, "block_seconds": 0.5, "burn_in_seconds": 0.1,
-        "lease_seconds": 60, "seed": 7, "body_sample": 1,
+        "lease_seconds": 60, "seed": 7, "body_sample": 1, "limits": LIMITS.model_dump(),
     }  # fmt: skip
     plan |= changed
     drawn = draw_pairs(plan["seed"], plan["trial"], plan["host"], pairs) if isinstance(pairs, int) else pairs

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from controller.judge.schedule import draw_groups, planned_pairs
-from controller.model.blocks import Arm
+from controller.model.blocks import LIMITS, Arm
+from controller.model.designs import DESIGNS
 from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan
 
@@ -15,8 +16,6 @@ from controller.model.trial import TrialPlan
 SWITCH_SECONDS = 0.3
 # All hosts begin a period together: this long a slow switch and the hashing of bodies may take.
 FLEET_SWITCH_SECONDS = 1.0
-# As the agent has it.
-LOG_FLUSH_SECONDS = 1.5
 # Where a rate means nothing, and none was calibrated: live traffic, and the live check of what was saturated.
 UNASKED_RATE = 20.0
 # What nothing unconfirmed is ever live for longer than, in one go.
@@ -30,19 +29,20 @@ SLACK_SECONDS = 25.0
 def pair_seconds(plan: TrialPlan) -> float:
     """Expected wall time of one pair: a duet's two blocks run at once, and a soak has one block for a pair."""
     timing = plan.timing
-    switch = FLEET_SWITCH_SECONDS if plan.design == "fleet" else SWITCH_SECONDS
+    design = DESIGNS[plan.design]
+    switch = FLEET_SWITCH_SECONDS if design.between_hosts else SWITCH_SECONDS
     one = timing.block_seconds + timing.burn_in_seconds + switch + log_seconds(plan.experiment)
-    return (2 if plan.design in {"switchback", "fleet"} else 1) * one
+    return design.rounds * one
 
 
 def pairs_at_once(plan: TrialPlan) -> int:
     """How many pairs count towards the limit while each host measures one: the fleet's are one together."""
-    return 1 if plan.design == "fleet" else len(plan.hosts)
+    return 1 if DESIGNS[plan.design].between_hosts else len(plan.hosts)
 
 
 def log_seconds(experiment: Experiment) -> float:
     """How long the agent waits after a block of live traffic until its slowest request must be in nginx's log."""
-    return experiment.workload.timeout_ms / 1000 + LOG_FLUSH_SECONDS if experiment.source == "live" else 0.0
+    return experiment.workload.timeout_ms / 1000 + LIMITS.log_flush_seconds if experiment.source == "live" else 0.0
 
 
 def patience_seconds(plan: TrialPlan) -> float:
@@ -107,4 +107,5 @@ def agent_plan(
         "body_sample": 1,
         "source": plan.experiment.source,
         "minimum_requests": plan.experiment.minimum_requests,
+        "limits": LIMITS.model_dump(),
     }

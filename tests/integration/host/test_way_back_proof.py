@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from controller.lab.commands import podman
+from controller.model.blocks import LIMITS
 from tests.integration.host.conftest import (
     BASELINE,
     BASELINE_ID,
@@ -145,6 +146,7 @@ SOAK: dict[str, Any] = {
     "format": 1, "run": "r-1", "trial": 1, "host": "h", "design": "soak", "seed": 7, "lease_seconds": 20,
     "workload": {"rate": 20, "port": 8090, "requests": [{"path": "/"}]}, "block_seconds": 2, "burn_in_seconds": 0,
     "arms": {"control": BASELINE_ID, "variant": VARIANT_ID}, "pairs": [["variant"]] * 3,
+    "limits": LIMITS.model_dump(),
 }  # fmt: skip
 
 

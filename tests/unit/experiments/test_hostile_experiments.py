@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from controller.adapters.files.experiments import load_experiments
 from controller.adapters.files.parameters import check_parameters
 from controller.cli.main import main
+from controller.model.blocks import LIMITS
 from controller.model.errors import BadInput
 from controller.model.experiment import Experiment
 from controller.model.project import Project
@@ -107,6 +108,7 @@ def test_a_workload_asks_exactly_what_it_says_or_is_refused(field: str, value: s
         "format": 1, "run": "r-1", "trial": 1, "host": "lab-1", "design": "duet",
         "workload": experiment.workload.model_dump(mode="json"), "arms": {"control": "c", "variant": "v"},
         "block_seconds": 1, "burn_in_seconds": 0.1, "lease_seconds": 60, "pairs": [["control", "variant"]], "seed": 7,
+        "limits": LIMITS.model_dump(),
     }  # fmt: skip
     (sent,) = parse_plan(json.dumps(plan).encode()).requests
     head, _, body = sent.wire.partition(b"\r\n\r\n")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.model.blocks import LIMITS
 from ratchet_agent.commands import command_of
 from ratchet_agent.main import SESSION_COMMAND
 from ratchet_agent.plan_parsing import parse_plan
@@ -35,6 +36,7 @@ def test_the_agent_asks_in_exactly_these_words(plan: dict[str, Any]) -> None:
         "format": 1, "run": "r-1.soak", "trial": 1, "host": "here", "design": "soak", "lease_seconds": 60, "seed": 7,
         "workload": {"rate": 1, "requests": [{"path": "/"}]}, "arms": {"control": "c", "variant": "v"},
         "block_seconds": 1, "burn_in_seconds": 0, "pairs": [["variant"]],
+        "limits": LIMITS.model_dump(),
     }  # fmt: skip
     command = command_of(parse_plan(json.dumps(document | plan).encode()), SESSION_COMMAND)
     assert command[:3] == ["sudo", "-n", "/usr/local/sbin/ratchet-host"]

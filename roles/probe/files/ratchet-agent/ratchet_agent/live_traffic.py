@@ -16,8 +16,6 @@ from ratchet_agent.loop import WAKE_SECONDS, Loop
 from ratchet_agent.plan import Plan
 from ratchet_agent.summary import CLOCK_WAS_SET, UNTOLD, latency_figures
 
-# The log's lines are written after a second (`flush=1s`); the rest is for a busy disk and nginx' timers.
-LOG_FLUSH_SECONDS = 1.5
 LOG_WAS_CUT = "the live log was cut while it was read"
 
 
@@ -53,7 +51,7 @@ class Traffic:
 
     def collect(self, rows: LiveRows) -> bool:
         """Fill the rows, once what took no longer than the timeout is in the log. False when it was interrupted."""
-        slowest_ns = self._plan.timeout_us * 1000 + round(LOG_FLUSH_SECONDS * 1e9)
+        slowest_ns = self._plan.timeout_us * 1000 + round(self._plan.log_flush_seconds * 1e9)
         if not self._wait_until(self._end_ms * 1_000_000 - self._offset + slowest_ns):
             return False
         self.malformed = self.served = 0

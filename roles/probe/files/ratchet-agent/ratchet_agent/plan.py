@@ -30,7 +30,11 @@ class Claim(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the controller asked for, checked. `document` is the plan as it came."""
+    """What the controller asked for, checked. `document` is the plan as it came.
+
+    `rate_kept`, `probe_busy_share`: the least share of the rate, and the largest of a saturation's turns in which the
+    probe is busy, with which a block counts. `log_flush_seconds`: until a user's request is in nginx's log.
+    """
 
     document: dict[str, Any]
     design: str
@@ -58,6 +62,9 @@ class Plan(NamedTuple):
     connections_open: int
     pair_seconds: float
     bound_seconds: int
+    rate_kept: float
+    probe_busy_share: float
+    log_flush_seconds: float
     claim: Claim | None
 
     @property

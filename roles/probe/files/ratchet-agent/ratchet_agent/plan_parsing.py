@@ -75,7 +75,7 @@ def parse_plan(line: bytes) -> Plan:
         "plan",
         document,
         "format run trial host design workload arms block_seconds burn_in_seconds lease_seconds pairs seed body_sample "
-        "source minimum_requests pair_seconds bound_seconds claim",
+        "source minimum_requests pair_seconds bound_seconds claim limits",
     )
     plan.integer("format", PLAN_FORMAT, PLAN_FORMAT)
     arms = _Fields("plan.arms", plan.value("arms"), "control variant")
@@ -103,6 +103,7 @@ def parse_plan(line: bytes) -> Plan:
         _parse_request(f"plan.workload.requests[{number}]", value, authority, keepalive)
         for number, value in enumerate(workload.items("requests", 1, 50))
     ]
+    limits = _Fields("plan.limits", plan.value("limits"), "rate_kept probe_busy_share log_flush_seconds")
     source = plan.text("source", "probe|live", "probe")
     if source == "live" and design != "switchback":
         raise AgentError("plan", "plan.design: no user meets a shadow instance; live traffic is for a switchback")
@@ -133,6 +134,9 @@ def parse_plan(line: bytes) -> Plan:
         connections_open=workload.integer("connections_open", 1, 256, 8),
         pair_seconds=plan.number("pair_seconds", 0, 3600, 0),
         bound_seconds=plan.integer("bound_seconds", 5, LONGEST_BOUND, LONGEST_BOUND),
+        rate_kept=limits.number("rate_kept", 0, 1),
+        probe_busy_share=limits.number("probe_busy_share", 0, 1),
+        log_flush_seconds=limits.number("log_flush_seconds", 0, 60),
         claim=_parse_claim(plan.value("claim")),
     )
 

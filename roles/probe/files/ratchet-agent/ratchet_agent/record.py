@@ -66,6 +66,7 @@ class Record:
                     }
                 ),
             },
+            "limits": plan.document["limits"],
             "software": software,
         }
         with self._writing(self._folder):

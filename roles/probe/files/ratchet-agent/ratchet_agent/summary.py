@@ -13,11 +13,6 @@ from ratchet_agent.exchange import ERRORS
 from ratchet_agent.plan import Plan
 from ratchet_agent.rows import Rows, sending_order
 
-RATE_LIMIT = 0.95
-# A probe that is busy for more than this share of a turn would measure itself: on one core it takes that much from the
-# server, on more it leaves answers waiting. Not its CPU time: a probe that waits for a core is the bottleneck as well.
-PROBE_BUSY_LIMIT = 0.5
-
 
 def nearest_ranks(values: Iterable[int], *percents: int) -> list[int]:
     """For each of the percents, in rising order, the ceil(percent/100 * n)-th smallest; 0 when there are no values.
@@ -91,12 +86,14 @@ def summarise(
     lag_p95, lag_p99 = nearest_ranks(rows.lag[first:], 95, 99)
     reasons = []
     if probe_busy_share is not None:
-        if probe_busy_share > PROBE_BUSY_LIMIT:
+        # It takes that much from the server on one core, and leaves answers waiting on more. Not its CPU time: a probe
+        # that waits for a core is the bottleneck as well.
+        if probe_busy_share > plan.probe_busy_share:
             reasons.append(
                 f"the probe was busy for {probe_busy_share:.0%} of the time at {achieved:.0f} requests per second "
-                f"(limit {PROBE_BUSY_LIMIT:.0%}): it would measure itself; ask for what costs the server more"
+                f"(limit {plan.probe_busy_share:.0%}): it would measure itself; ask for what costs the server more"
             )
-    elif achieved < RATE_LIMIT * plan.rate:
+    elif achieved < plan.rate_kept * plan.rate:
         reasons.append(f"achieved {achieved:.2f} of {plan.rate:g} requests per second")
     if probe_busy_share is None and lag_p95 > plan.lag_limit_us:
         reasons.append(f"the probe lagged {lag_p95} us behind its schedule (p95; limit {plan.lag_limit_us})")
