@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from controller.adapters.ansible.environment import ansible_settings
 from controller.adapters.ansible.strays import (
     CALL_VARIABLE,
     FLEET_VARIABLE,
@@ -26,7 +26,7 @@ from controller.adapters.ansible.strays import (
 )
 from controller.adapters.secrets import end_of, is_secret
 from controller.model.errors import BadInput, HostFailed, printable
-from controller.model.project import Project, bundle
+from controller.model.project import Project
 
 log = logging.getLogger(__name__)
 
@@ -142,23 +142,8 @@ def _message(result: dict[str, Any]) -> str:
 
 
 def _environment(project: Project, marks: dict[str, str]) -> dict[str, str]:
-    config = project.root / "ansible.cfg"
     # ansible-runner takes over the environment of this process: what is not to go on can only be made empty.
-    blanked = {name: "" for name in os.environ if is_secret(name)}
-    return (
-        blanked
-        | marks
-        | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "ANSIBLE_CONFIG": str(config if config.is_file() else bundle() / "ansible.cfg"),
-            "ANSIBLE_ROLES_PATH": str(project.roles),
-            "ANSIBLE_HOST_KEY_CHECKING": "True",
-            "ANSIBLE_RETRY_FILES_ENABLED": "False",
-            "ANSIBLE_NOCOLOR": "1",
-            # Ansible starts in no other encoding, and whatever the operator's is need not be installed.
-            "LC_ALL": "C.UTF-8",
-        }
-    )
+    return {name: "" for name in os.environ if is_secret(name)} | marks | ansible_settings(project)
 
 
 def _without_environment(private: str) -> Callable[..., None]:
@@ -237,7 +222,8 @@ def run_playbook(
             variables.write_text(json.dumps(extra_vars), encoding="utf-8")
         runner = ansible_runner.run(
             private_data_dir=private,
-            project_dir=str(path.parent),
+            # Where it is started by hand: paths in the inventory, such as a key's, may be relative.
+            project_dir=str(project.root),
             playbook=str(path),
             inventory=str(project.inventory(inventory or fleet)),
             limit=",".join(limit) if limit else None,

@@ -97,6 +97,18 @@ def test_extra_vars_may_be_longer_than_an_argument_and_are_what_they_were_given_
     run_playbook(project, "prod", "long.yml", extra_vars=given).raise_for_failures()
 
 
+def test_a_relative_path_counts_from_the_project_as_it_does_by_hand(project: Project) -> None:
+    (project.playbooks / "where.yml").write_text("""
+- name: Look
+  hosts: one
+  gather_facts: false
+  tasks:
+    - name: Hold where it is against the project
+      ansible.builtin.assert: {that: ["'key' | realpath == root ~ '/key'"]}
+""")
+    run_playbook(project, "prod", "where.yml", extra_vars={"root": str(project.root.resolve())}).raise_for_failures()
+
+
 @pytest.mark.parametrize("locale", ["C", "xx_XX.ISO-8859-1"])
 def test_a_playbook_runs_whatever_the_operators_locale_is(
     project: Project, monkeypatch: pytest.MonkeyPatch, locale: str
