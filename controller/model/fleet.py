@@ -71,6 +71,8 @@ class Host(Frozen):
     probe_user: str = "ratchet-probe"
     key_file: Path
     known_hosts: Path
+    known_as: str = Field(default="", description="its name in known_hosts, where that is not its address and port")
+    proxy: str = Field(default="", description="a shell's command whose stdin and stdout are the connection")
 
 
 class Fleet(Frozen):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,20 +16,20 @@ from controller.adapters.files.documents import is_there
 from controller.adapters.files.known_hosts import trusted_keys
 from controller.adapters.patience import spread
 from controller.adapters.secrets import end_of
-from controller.adapters.ssh.failures import ConnectionBroken, UnknownHostKey, classify, telling
+from controller.adapters.ssh.failures import SSH_PORT, ConnectionBroken, UnknownHostKey, classify, telling
+from controller.adapters.ssh.line import Line
 from controller.adapters.ssh.stream import PACE_SECONDS, Heard, Stream, chunks, close_quietly, end_input, exit_status
 from controller.model.errors import BadInput, HostFailed, RatchetError, Transient
 from controller.model.fleet import Host
 
-CONNECT_SECONDS = 8.0
 BANNER_SECONDS = 8.0
 # The banner and the keys. When it ends first, paramiko goes on to log in and complains of something else.
 NEGOTIATION_SECONDS = 12.0
 AUTHENTICATION_SECONDS = 15.0
+# More for a host behind another: that one is connected to and logged into first.
+PROXY_SECONDS = 20.0
 CHANNEL_SECONDS = 15.0
 KEEPALIVE_SECONDS = 15
-# What was sent and not acknowledged for this long means that the host is cut off.
-UNACKNOWLEDGED_MS = 30_000
 BACKOFF_SECONDS = (0.5, 1.5)
 SEND_SECONDS = 10.0
 LARGEST_OUTPUT_BYTES = 16 << 20
@@ -149,12 +148,13 @@ def connect(
         BadInput: the fleet's key or known_hosts cannot be read.
     """
     key = _load_key(host.key_file)
-    client = _connected(host, user, key, attempts=attempts, sleep=sleep)
+    client, line = _connected(host, user, key, attempts=attempts, sleep=sleep)
     try:
         yield Connection(client, host)
     finally:
         with suppress(Exception):
             client.close()
+        line.close()
 
 
 def ask(
@@ -183,7 +183,7 @@ def ask(
 
 def _connected(
     host: Host, user: str, key: paramiko.PKey, *, attempts: int, sleep: Callable[[float], None]
-) -> paramiko.SSHClient:
+) -> tuple[paramiko.SSHClient, Line]:
     for attempt in range(1, attempts + 1):
         started = time.monotonic()
         try:
@@ -201,25 +201,25 @@ def _connected(
     raise ValueError("attempts must be at least 1")
 
 
-def _connect_once(host: Host, user: str, key: paramiko.PKey) -> paramiko.SSHClient:
+def _connect_once(host: Host, user: str, key: paramiko.PKey) -> tuple[paramiko.SSHClient, Line]:
     client = paramiko.SSHClient()
-    connection: socket.socket | None = None
+    line: Line | None = None
+    patience = PROXY_SECONDS if host.proxy else 0.0
     try:
         _load_known_hosts(client, host.known_hosts)
         client.set_missing_host_key_policy(UnknownHostKey)
-        connection = socket.create_connection((host.address, host.port), timeout=CONNECT_SECONDS)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        line = Line(host)
         client.connect(
-            host.address,
-            port=host.port,
+            # Address and port are for known_hosts only: the line is open.
+            host.known_as or host.address,
+            port=SSH_PORT if host.known_as else host.port,
             username=user,
             pkey=key,
-            sock=connection,
+            sock=line.socket,
             allow_agent=False,
             look_for_keys=False,
-            timeout=NEGOTIATION_SECONDS,
-            banner_timeout=BANNER_SECONDS,
+            timeout=NEGOTIATION_SECONDS + patience,
+            banner_timeout=BANNER_SECONDS + patience,
             auth_timeout=AUTHENTICATION_SECONDS,
             channel_timeout=CHANNEL_SECONDS,
             disabled_algorithms=DISABLED_ALGORITHMS,
@@ -229,15 +229,20 @@ def _connect_once(host: Host, user: str, key: paramiko.PKey) -> paramiko.SSHClie
             transport.set_keepalive(KEEPALIVE_SECONDS)
     except RatchetError:
         client.close()
+        if line is not None:
+            line.close()
         raise
     except Exception as error:  # what a server sends may raise anything in paramiko's parsers
         client.close()
-        if connection is not None:
-            connection.close()
-        failure = classify(error, host, user)
+        complaint = ""
+        if line is not None:
+            line.socket.close()
+            complaint = line.complaint()
+            line.close()
+        failure = classify(error, host, user, complaint)
         log.warning("%s: %s", failure.where, failure.what)
         raise failure from None
-    return client
+    return client, line
 
 
 def _load_key(path: Path) -> paramiko.PKey:
@@ -246,7 +251,10 @@ def _load_key(path: Path) -> paramiko.PKey:
     except paramiko.PasswordRequiredException:
         what, step = "the SSH key has a passphrase", f"give the fleet a key of its own: ssh-keygen -p -f {path}"
     except FileNotFoundError:
-        what, step = "the SSH key is missing", "controller provision writes it; a static fleet names it in hosts.yml"
+        what, step = (
+            "the SSH key is missing",
+            "controller provision writes it; a static fleet names it in its inventory",
+        )
     except Exception as error:  # paramiko lets errors of the key's own parser through
         what, step = f"the SSH key cannot be read: {error}", "it must be an OpenSSH private key of this user (0600)"
     raise BadInput(what, where=str(path), next_step=step)

@@ -50,10 +50,13 @@ class UnknownHostKey(paramiko.MissingHostKeyPolicy):
         raise HostKeyUnknown(key)
 
 
-def classify(error: Exception, host: Host, user: str) -> RatchetError:
-    """Transient for what may pass by itself, HostFailed for what will not."""
-    known_as = host.address if host.port == SSH_PORT else f"[{host.address}]:{host.port}"
-    place = f"{host.name} ({host.address} port {host.port})"
+def classify(error: Exception, host: Host, user: str, complaint: str = "") -> RatchetError:
+    """Transient for what may pass by itself, HostFailed for what will not.
+
+    `complaint`: of the command that the host is reached through.
+    """
+    known_as = host.known_as or (host.address if host.port == SSH_PORT else f"[{host.address}]:{host.port}")
+    place = f"{host.name} ({host.address} port {host.port}{', behind a jump host' if host.proxy else ''})"
     if isinstance(error, HostKeyUnknown):
         return HostFailed(
             f"its host key {error.key.fingerprint} is not in known_hosts",
@@ -78,19 +81,19 @@ def classify(error: Exception, host: Host, user: str) -> RatchetError:
         return HostFailed(
             f"it refuses the key {host.key_file} for user {user}",
             where=place,
-            next_step="set the host up (playbooks/site.yml authorises the key), or name the right key in hosts.yml",
+            next_step="set the host up (playbooks/site.yml authorises the key), or name the right key and user in the "
+            "inventory",
         )
     if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
         return HostFailed(
             f"its address cannot be resolved: {error.strerror}",
             where=place,
-            next_step="mend ansible_host in hosts.yml",
+            next_step="mend ansible_host in the inventory",
         )
-    return Transient(
-        f"unreachable over SSH: {_reason(error)}",
-        where=place,
-        next_step="is the host up, its address right, and port 22 open for this machine?",
-    )
+    step = "is the host up, its address right, and port 22 open for this machine?"
+    if host.proxy:
+        step = f"try the way to it: {host.proxy}"
+    return Transient(f"unreachable over SSH: {complaint or _reason(error)}", where=place, next_step=step)
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import paramiko
@@ -25,105 +25,9 @@ from controller.adapters.ssh.connection import DISABLED_ALGORITHMS
 from controller.adapters.ssh.failures import ConnectionBroken
 from controller.model.errors import BadInput, HostFailed
 from controller.model.fleet import Host
+from tests.unit.adapters.ssh_server import BREAKS, ssh_server
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class _Shell(paramiko.ServerInterface):
-    """Accepts one key, and runs each command in a shell."""
-
-    def __init__(self, allowed: str) -> None:
-        self._allowed = allowed
-
-    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        good = username == "ratchet" and f"{key.get_name()} {key.get_base64()}" == self._allowed
-        return paramiko.AUTH_SUCCESSFUL if good else paramiko.AUTH_FAILED
-
-    def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
-        return "publickey"
-
-    def check_channel_request(self, kind: str, chanid: int) -> int:  # noqa: ARG002
-        return paramiko.OPEN_SUCCEEDED
-
-    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=_execute, args=(channel, command.decode()), daemon=True).start()
-        return True
-
-
-# A command that ends with this has its connection broken.
-BREAKS = 99
-# paramiko's server tells the client that a command has started after it was started, so a quick one could end sooner.
-# Who ends their input was told; who does not has this time.
-TOLD_SECONDS = 0.5
-
-
-def _execute(channel: paramiko.Channel, command: str) -> None:
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = threading.Thread(target=_copy, args=(process.stderr, channel.sendall_stderr), daemon=True)
-    inputs = threading.Thread(target=_feed, args=(channel, process.stdin), daemon=True)
-    errors.start()
-    inputs.start()
-    _copy(process.stdout, channel.sendall)
-    errors.join()
-    inputs.join(TOLD_SECONDS)
-    # A test may have hung up meanwhile.
-    with suppress(EOFError, OSError):
-        status = process.wait()
-        if status == BREAKS:
-            channel.get_transport().close()
-        channel.send_exit_status(status)
-        channel.close()
-
-
-def _copy(source: object, send: object) -> None:
-    try:
-        while data := source.read1(32768):  # type: ignore[attr-defined]
-            send(data)  # type: ignore[operator]
-    except (OSError, EOFError):
-        return
-
-
-def _feed(channel: paramiko.Channel, target: object) -> None:
-    try:
-        while data := channel.recv(32768):
-            target.write(data)  # type: ignore[attr-defined]
-            target.flush()  # type: ignore[attr-defined]
-        target.close()  # type: ignore[attr-defined]
-    except (OSError, EOFError):
-        return
-
-
-@contextmanager
-def _server(host_key: paramiko.PKey, allowed: str) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    transports: list[paramiko.Transport] = []
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            transport = paramiko.Transport(connection)
-            transport.add_server_key(host_key)
-            transports.append(transport)
-            try:
-                transport.start_server(server=_Shell(allowed))
-            except (paramiko.SSHException, EOFError, OSError):
-                continue
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        listener.close()
-        for transport in transports:
-            transport.close()
 
 
 def _write_key(path: Path, text: str) -> paramiko.PKey:
@@ -138,7 +42,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     _write_key(tmp_path / "key", private)
     host_private, host_public = generate_key("server")
     server_key = _write_key(tmp_path / "server", host_private)
-    with _server(server_key, " ".join(public.split()[:2])) as port:
+    with ssh_server(server_key, " ".join(public.split()[:2])) as port:
         (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_public}")
         yield Host(
             name="web-1",
