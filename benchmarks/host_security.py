@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.figures import Figure, emit, parse_arguments
 from benchmarks.lab_fleet import FLEET, lab_fleet
-from controller.adapters.files.fleet import load_fleet
+from controller.adapters.inventory import load_fleet
 from controller.adapters.ssh import Connection, connect
 from controller.model.project import Project
 

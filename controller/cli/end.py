@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from controller.adapters.audit import Outcome
     from controller.adapters.store import Store
     from controller.cli.progress import ProgressDisplay
+    from controller.model.project import Project
     from controller.model.run import RunResult
     from controller.workflow.context import RunContext
 
@@ -24,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from controller.adapters.files.hosts_file import names_hosts
     from controller.cli.optimize import show_result
     from controller.cli.progress import ProgressDisplay
     from controller.cli.run_setup import find_project, open_context, open_store, unfinished_rows
@@ -35,13 +35,24 @@ def run(args: argparse.Namespace) -> int:
     try:
         context = open_context(args, display)
     except BadInput as error:
-        if names_hosts(find_project(args).inventory(args.fleet) / "hosts.yml"):
+        if _names_hosts(find_project(args), args.fleet):
             raise  # its hosts are known: what keeps them from being put back can be mended
         result = _without_fleet(args, store, run_id, error.what, display)
     else:
         result = _with_fleet(args, context, run_id)
     show_result(result, as_json=args.output == "json")
     return 5 if result.status == "unverified" else 0
+
+
+def _names_hosts(project: Project, fleet: str) -> bool:
+    """Whether the inventory can be read, as far as its hosts go, and names one."""
+    from controller.adapters.inventory import read_inventory
+    from controller.model.errors import BadInput
+
+    try:
+        return bool(read_inventory(project, fleet, variable_files=False).hosts)
+    except BadInput:
+        return False
 
 
 def _with_fleet(args: argparse.Namespace, context: RunContext, run_id: str) -> RunResult:

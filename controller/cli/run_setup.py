@@ -69,12 +69,16 @@ def _now() -> str:
 def open_context(args: argparse.Namespace, observer: Observer) -> RunContext:
     """Everything a workflow needs from outside. Raises BadInput."""
     from controller.adapters.audit import AuditLog
-    from controller.adapters.files.fleet import load_fleet
+    from controller.adapters.inventory import load_fleet, read_inventory
+    from controller.model.events import Notice
     from controller.workflow.context import RunContext
     from controller.workflow.fleet.claims import Claims
 
     project = find_project(args)
     fleet = load_fleet(project, args.fleet)
+    warnings = read_inventory(project, args.fleet).warnings
+    if warnings:
+        observer(Notice(level="warning", text=f"Ansible says of inventory/{fleet.name}: {warnings}"))
     store = open_store(project)
     return RunContext(
         project=project,

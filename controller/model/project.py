@@ -74,14 +74,18 @@ class Project:
         return self.root / "inventory" / fleet
 
     def fleets(self) -> list[str]:
-        """Names of the fleets, sorted: folders of `inventory/` that have `group_vars/all` or `hosts.yml`."""
+        """Names of the fleets, sorted: folders of `inventory/` with `group_vars/` or a file that may name hosts."""
         folder = self.root / "inventory"
         return sorted(
             entry.name
             for entry in folder.iterdir()
             if entry.is_dir()
             and entry.name[:1] != "."
-            and ((entry / "group_vars").is_dir() or (entry / "hosts.yml").is_file())
+            and entry.name not in {"group_vars", "host_vars"}
+            and any(
+                one.name == "group_vars" if one.is_dir() else one.name[:1] != "." and one.name != "known_hosts"
+                for one in entry.iterdir()
+            )
         )
 
     def key_file(self, fleet: str) -> Path:

@@ -1,7 +1,7 @@
-"""`inventory/<fleet>/group_vars/all/`: the fleet's settings, its role parameters, and what trials have kept.
+"""Where zz-kept.yml is written: `inventory/<fleet>/group_vars/all/`.
 
 Ansible reads that folder, or else a file of that name. A folder that is made beside the file switches off all that the
-file says, so it is made only where there is no such file.
+file says, so it is made only where there is no such file. Reading is for Ansible, whichever of them is there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FILES = ("all.yml", "all.yaml", "all.json")
 
 
 def group_vars_of_all(project: Project, fleet: str) -> Path:
-    """The folder, which may not be there yet. Raises BadInput where it is something else, or something is beside it."""
+    """The folder to write into, which may not be there yet. Raises BadInput where Ansible would not read it then."""
     above = project.inventory(fleet) / "group_vars"
     folder = above / "all"
     if is_there(above) and not above.is_dir():
@@ -28,15 +28,8 @@ def group_vars_of_all(project: Project, fleet: str) -> Path:
             folder, f"mv {_word(folder)} {_word(aside)} && mkdir {_word(folder)} && mv {_word(aside)}", folder
         )
     for path in (above / name for name in FILES):
-        if not is_there(path):
-            continue
-        if not folder.is_dir():
+        if is_there(path) and not folder.is_dir():
             raise _refuse(path, f"mkdir {_word(folder)} && mv {_word(path)}", folder)
-        raise BadInput(
-            f"is not read: Ansible reads the folder {folder} instead",
-            where=str(path),
-            next_step=f"delete it, or have it read: mv {_word(path)} {_word(folder / 'all.yml')}",
-        )
     return folder
 
 

@@ -16,14 +16,16 @@ from typing import Any
 import yaml
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.documents import is_there, parse_yaml, read_text, read_yaml
-from controller.adapters.files.hosts_file import read_hosts
+from controller.adapters.files.documents import Document, Place, is_there, parse_yaml, read_text, read_yaml
+from controller.adapters.files.suggestions import did_you_mean
+from controller.adapters.files.validation import field_words, found_words
 from controller.model.errors import BadInput
 
 HEADER = """\
 # Written by `controller provision`, which keeps what else you write here. Plain Ansible reads it too:
 #   ansible-playbook -i inventory/{fleet} playbooks/site.yml
 """
+GROUP_FIELDS = ("hosts", "children", "vars")
 # (start, end, the new text between them)
 Edit = tuple[int, int, str]
 Edits = Callable[[yaml.MappingNode, str], Iterator[Edit]]
@@ -55,6 +57,15 @@ def write_hosts(path: Path, fleet: str, addresses: dict[str, str], tell: Callabl
         return False
     _write(path, fleet, wanted, lambda tree, text: _addresses(tree, text, addresses), tell)
     return True
+
+
+def written_hosts(path: Path) -> dict[str, str]:
+    """Name -> `ansible_host` of each host that the file names; empty where the file gives it none. Raises BadInput."""
+    found: dict[str, str] = {}
+    for hosts in _hosts_of(_groups(path)):
+        for name, variables in hosts.items():
+            found[str(name)] = str((variables or {}).get("ansible_host") or found.get(str(name), ""))
+    return found
 
 
 def forget_hosts(path: Path, fleet: str, names: Collection[str], tell: Callable[[str], None]) -> bool:
@@ -89,8 +100,38 @@ def _groups(path: Path) -> dict[str, Any]:
     """What the file says, templates as they stand; empty when there is none. Raises BadInput."""
     if not is_there(path):
         return {}
-    read_hosts(path)
-    return dict(read_yaml(path).value or {})
+    document = read_yaml(path)
+    _check(document, document.value, ())
+    return dict(document.value or {})
+
+
+def _check(document: Document, groups: Any, place: Place) -> None:
+    """That it is made of groups and hosts, as far as it is gone through here. Raises BadInput."""
+    for name, group in _mapping(document, groups, place).items():
+        at = (*place, name)
+        for field in _mapping(document, group, at):
+            if field not in GROUP_FIELDS:
+                raise BadInput(
+                    f"unknown field {field_words((*at, field))} in a group",
+                    where=document.where((*at, field)),
+                    next_step=did_you_mean(str(field), GROUP_FIELDS, what="field"),
+                )
+        for host, variables in _mapping(document, (group or {}).get("hosts"), (*at, "hosts")).items():
+            _mapping(document, variables, (*at, "hosts", host))
+        _mapping(document, (group or {}).get("vars"), (*at, "vars"))
+        _check(document, (group or {}).get("children"), (*at, "children"))
+
+
+def _mapping(document: Document, value: Any, place: Place) -> dict[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(
+            f"{field_words(place)} must be a mapping, found {found_words(value)}",
+            where=document.where(place),
+            next_step="hosts stand under all: hosts: NAME: with ansible_host: ADDRESS",
+        )
+    return value
 
 
 def _connection(fleet: str) -> dict[str, Any]:

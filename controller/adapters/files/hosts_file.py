@@ -1,110 +1,74 @@
-"""`inventory/<fleet>/hosts.yml`: read the hosts of an Ansible YAML inventory (hosts_edits.py writes one).
-
-Only what the controller needs is understood: groups, hosts and their connection variables. Everything else in the
-file is Ansible's. Templates are not evaluated, but for `{{ inventory_dir }}`, which keeps a path true wherever the
-project folder is moved and wherever `ansible-playbook` is started.
-"""
+"""Where an inventory's text says something of a host: for messages, since `ansible-inventory` tells no lines."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from controller.adapters.files.documents import Document, Place, read_yaml
-from controller.adapters.files.suggestions import did_you_mean
-from controller.adapters.files.validation import field_words, found_words
-from controller.model.errors import BadInput
+import yaml
 
-GROUP_FIELDS = ("hosts", "children", "vars")
-INVENTORY_DIR = re.compile(r"\{\{\s*inventory_dir\s*\}\}")
-# Ansible's own name rule is wider; these are the names that are safe in file names and on a command line.
-HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+LARGEST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class InventoryHost:
-    """A host of an inventory, which may stand in several groups."""
+def where_set(folder: Path, host: str, variable: str) -> str:
+    """`FILE:LINE` of the variable, as near as the usual places tell; else of the host, else the folder."""
+    own, beside = folder / "host_vars" / host, [folder / "group_vars"]
+    in_hosts_file: dict[str, int] = {}
+    for key, line in _host_lines(folder / "hosts.yml", host):
+        in_hosts_file.setdefault(key, line)
+    for path in _texts([own, *(own.with_name(f"{host}.{suffix}") for suffix in ("yml", "yaml", "json"))]):
+        if variable and (line := _line(path, variable)):
+            return f"{path}:{line}"
+    if variable in in_hosts_file:
+        return f"{folder / 'hosts.yml'}:{in_hosts_file[variable]}"
+    for path in _texts(beside):
+        if variable and (line := _line(path, variable)):
+            return f"{path}:{line}"
+    return f"{folder / 'hosts.yml'}:{in_hosts_file['']}" if in_hosts_file else str(folder)
 
-    name: str
-    of_groups: dict[str, Any]
-    own: dict[str, Any]
-    where: str
 
-    @property
-    def variables(self) -> dict[str, Any]:
-        """Its own over its groups' over those of `all`."""
-        return self.of_groups | self.own
+def _texts(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(one for one in path.rglob("*") if one.is_file())
+        elif path.is_file():
+            yield path
 
 
-def names_hosts(path: Path) -> bool:
-    """Whether the file is there, can be read, and names a host."""
+def _line(path: Path, variable: str) -> int:
+    """Where the file sets it; 0 where it does not."""
     try:
-        return path.is_file() and bool(read_hosts(path))
-    except BadInput:
-        return False
+        text = path.read_bytes()[:LARGEST_BYTES].decode(errors="replace")
+    except OSError:
+        return 0
+    found = re.search(rf"""(?:^|[{{,])[\s"'-]*{re.escape(variable)}["']?\s*[:=]""", text, re.MULTILINE)
+    return text.count("\n", 0, found.end()) + 1 if found else 0
 
 
-def read_hosts(path: Path) -> list[InventoryHost]:
-    """The hosts in the file's order, each once. Raises BadInput."""
-    document = read_yaml(path)
-    if document.value is None:
-        return []
-    return _Groups(document).read()
+def _host_lines(path: Path, host: str) -> Iterator[tuple[str, int]]:
+    """(variable, line) of a host in a YAML inventory, and (empty, the line of its name)."""
+    try:
+        tree = yaml.compose(path.read_bytes()[:LARGEST_BYTES].decode(), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return
+    for name, variables in _entries(tree):
+        if name.value == host:
+            yield "", name.start_mark.line + 1
+            for key, _ in _pairs(variables):
+                yield key.value, key.start_mark.line + 1
 
 
-class _Groups:
-    def __init__(self, document: Document) -> None:
-        self._document = document
-        self._folder = str(document.path.parent.resolve())
-        self._found: dict[str, InventoryHost] = {}
+def _entries(groups: yaml.Node | None, deep: int = 0) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    for _, group in _pairs(groups) if deep < 50 else ():
+        for key, value in _pairs(group):
+            if key.value == "hosts":
+                yield from _pairs(value)
+            if key.value == "children":
+                yield from _entries(value, deep + 1)
 
-    def read(self) -> list[InventoryHost]:
-        top = self._mapping(self._document.value, ())
-        # Variables of `all` reach every host, wherever it stands in the file.
-        everywhere = self._variables(self._group(top.get("all"), ("all",)), ("all",)) if "all" in top else {}
-        for name, value in top.items():
-            self._walk(value, (name,), everywhere)
-        return list(self._found.values())
 
-    def _walk(self, value: Any, place: Place, inherited: dict[str, Any]) -> None:
-        group = self._group(value, place)
-        variables = inherited | self._variables(group, place)
-        for name, own in self._mapping(group.get("hosts"), (*place, "hosts")).items():
-            at = (*place, "hosts", name)
-            if not HOST_NAME.fullmatch(str(name)):
-                raise self._refuse(at, f"a host name holds letters, digits, . - _ only, not {str(name)[:60]!r}")
-            host = self._found.setdefault(str(name), InventoryHost(str(name), {}, {}, self._document.where(at)))
-            host.of_groups.update(variables)
-            host.own.update(self._mapping(own, at))
-        for name, child in self._mapping(group.get("children"), (*place, "children")).items():
-            self._walk(child, (*place, "children", name), variables)
-
-    def _group(self, value: Any, place: Place) -> dict[str, Any]:
-        group = self._mapping(value, place)
-        for key in group:
-            if key not in GROUP_FIELDS:
-                raise self._refuse(
-                    (*place, key),
-                    f"unknown field {field_words((*place, key))} in a group",
-                    did_you_mean(str(key), GROUP_FIELDS, what="field"),
-                )
-        return group
-
-    def _variables(self, group: dict[str, Any], place: Place) -> dict[str, Any]:
-        return self._mapping(group.get("vars"), (*place, "vars"))
-
-    def _mapping(self, value: Any, place: Place) -> dict[str, Any]:
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self._refuse(place, f"{field_words(place)} must be a mapping, found {found_words(value)}")
-        return {key: self._expand(item) for key, item in value.items()}
-
-    def _expand(self, value: Any) -> Any:
-        return INVENTORY_DIR.sub(lambda _: self._folder, value) if isinstance(value, str) else value
-
-    def _refuse(self, place: Place, what: str, next_step: str = "") -> BadInput:
-        step = next_step or "hosts stand under all: hosts: NAME: with ansible_host: ADDRESS"
-        return BadInput(what, where=self._document.where(place), next_step=step)
+def _pairs(node: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode):
+            yield key, value

@@ -6,6 +6,7 @@ The role checks again when it renders (its filter `nginx_value`); this says it s
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from controller.adapters.files.documents import Document, Place, read_json, read_yaml
@@ -63,20 +64,17 @@ def _check_ranges(specification: _Specification, document: Document, experiment:
                     ) from None
 
 
-def known_parameters(project: Project, fleet: str) -> dict[str, ParameterValue]:
-    """The role's defaults with the fleet's plain settings over them: what a proposal is laid over, for arithmetic only.
+def known_parameters(project: Project, hosts: Collection[Mapping[str, Any]]) -> dict[str, ParameterValue]:
+    """The role's defaults with what all hosts' variables say over them: what a proposal is laid over, for arithmetic.
 
-    Values that only Ansible can tell (templates, vaults, host_vars) are left at the default.
+    Templates, and what hosts differ in, are left at the default.
     """
     found = _Specification(project).defaults()
-    for path in sorted((project.inventory(fleet) / "group_vars" / "all").glob("*.yml")):
-        try:
-            settings = read_yaml(path).value
-        except BadInput:
-            continue
-        for name, value in settings.items() if isinstance(settings, dict) else ():
-            if name in found and isinstance(value, bool | int | float | str) and "{{" not in str(value):
-                found[name] = value
+    for name, default in found.items():
+        said = [host.get(name, default) for host in hosts]
+        same = bool(said) and all(type(one) is type(said[0]) and one == said[0] for one in said)
+        if same and isinstance(said[0], bool | int | float | str) and "{{" not in str(said[0]):
+            found[name] = said[0]
     return found
 
 

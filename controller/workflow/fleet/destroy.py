@@ -12,8 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from controller.adapters.audit import Accounts
-from controller.adapters.files.hosts_edits import forget_hosts
-from controller.adapters.files.hosts_file import read_hosts
+from controller.adapters.files.hosts_edits import forget_hosts, written_hosts
 from controller.adapters.files.keys import HostSeeds
 from controller.adapters.files.known_hosts import KnownHosts
 from controller.adapters.hetzner import Cloud, Found, Leftovers, read_access
@@ -125,11 +124,8 @@ class _Memory:
         self._seeds = HostSeeds(project, fleet)
         self._store = store
         self._tell = tell
-        listed = read_hosts(self._path) if self._path.is_file() else []
         names = self._seeds.names() | store.baselines(fleet).keys()
-        self.addresses: dict[str, str] = dict.fromkeys(sorted(names), "") | {
-            host.name: str(host.variables.get("ansible_host", "")) for host in listed
-        }
+        self.addresses: dict[str, str] = dict.fromkeys(sorted(names), "") | written_hosts(self._path)
         """Host -> address; empty where none is known."""
 
     def forget(self, names: Collection[str], address: str = "") -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 from controller.adapters.ansible import PlaybookResult, run_playbook
 from controller.adapters.audit import Accounts
-from controller.adapters.files.fleet import load_fleet, load_settings
-from controller.adapters.files.hosts_edits import write_hosts
-from controller.adapters.files.hosts_file import read_hosts
+from controller.adapters.files.fleet import load_settings
+from controller.adapters.files.hosts_edits import write_hosts, written_hosts
 from controller.adapters.files.keys import HostSeeds, ensure_fleet_key
 from controller.adapters.files.known_hosts import KnownHosts
 from controller.adapters.hetzner import Access, Cloud, CloudServer, RuleChange, is_label, modern, read_access
+from controller.adapters.inventory import load_fleet, read_inventory
 from controller.model.errors import BadInput, HostFailed, RatchetError
 from controller.model.fleet import Placement, Servers
 from controller.model.project import Project
@@ -149,7 +149,7 @@ def read_servers(project: Project, fleet: str) -> Servers:
     servers = load_settings(project, fleet).servers
     if servers is None:
         raise BadInput(
-            f"fleet {fleet} is static: its hosts are those of hosts.yml, and there is nothing to create or delete",
+            f"fleet {fleet} is static: its hosts are those of its inventory, and there is nothing to create or delete",
             where=str(path),
             next_step=f"set its hosts up: ansible-playbook -i inventory/{fleet} playbooks/site.yml "
             "(or add `servers` to ratchet.yml)",
@@ -205,6 +205,8 @@ class _Provisioning:
 
     def run(self) -> None:
         cloud = Cloud(self._access)
+        # What Ansible cannot read is found out before a server is ordered.
+        read_inventory(self._project, self._fleet)
         before = self._read_inventory()
         self._say("asking the cloud what is there")
         existing = cloud.servers(self._fleet)
@@ -317,9 +319,7 @@ class _Provisioning:
 
     def _read_inventory(self) -> dict[str, str]:
         """Host -> address, as hosts.yml says now. Raises BadInput."""
-        path = self._project.inventory(self._fleet) / "hosts.yml"
-        found = read_hosts(path) if path.exists() else []
-        return {host.name: str(host.variables.get("ansible_host", "")) for host in found}
+        return written_hosts(self._project.inventory(self._fleet) / "hosts.yml")
 
     def _write_inventory(self, before: dict[str, str], ready: dict[str, CloudServer]) -> None:
         """The ready hosts beside what stands there; the addresses that they had before are forgotten."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from controller.adapters.files.group_vars import group_vars_of_all
 from controller.adapters.files.kept import read_kept_text
 from controller.adapters.files.runs import read_run
 from controller.model.commit import Commit
@@ -72,6 +73,8 @@ def roll_back_to_run(context: RunContext, reference: str, *, work_id: str, befor
             "the run was never sealed", where=plan.run_id, next_step=f"controller resume {plan.run_id}, or controller "
             f"end {plan.run_id}",
         )  # fmt: skip
+    # What the run kept is written there: not found out once hosts have changed.
+    group_vars_of_all(context.project, context.fleet.name)
     finish_open(context, undoing=True)
     which = f"{'before' if before else 'after'} run {plan.run_id}"
     of_run = result.baseline_before if before else result.baseline_after

@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.adapters.files.atomic import write_atomically
-from controller.adapters.files.documents import is_there
-from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.files.runs import trial_times
+from controller.adapters.inventory import read_inventory
 from controller.adapters.store import Store, commits_of, forget_open_commits, record_result
 from controller.model.commit import Commit
 from controller.model.errors import FleetLocked, HostFailed, RatchetError
@@ -115,9 +114,8 @@ def end_without_fleet(
 
 def _may_have_hosts(project: Project, store: Store, fleet: str) -> bool:
     """Unless its inventory names none and no host is on record: another checkout, or a link, may lead to them."""
-    path = project.inventory(fleet) / "hosts.yml"
     try:
-        return bool(store.baselines(fleet)) or (is_there(path) and bool(read_hosts(path)))
+        return bool(store.baselines(fleet) or read_inventory(project, fleet, variable_files=False).hosts)
     except (RatchetError, OSError):
         return True
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from controller.adapters.files.parameters import known_parameters
+from controller.adapters.inventory import read_inventory
 from controller.adapters.ssh import connect
 from controller.model.errors import HostFailed, Interrupted, RatchetError
 from controller.model.experiment import Experiment, ParameterValue, Variant
@@ -164,7 +165,9 @@ class _RangeSearch:
             memory_bytes=capacity.memory_bytes,
             cpus=capacity.cpus,
             open_files=capacity.open_files,
-            known=known_parameters(context.project, context.fleet.name),
+            known=known_parameters(
+                context.project, read_inventory(context.project, context.fleet.name).hosts.values()
+            ),
         )
 
     def _plan(self, number: int, variant: Variant, experiment: Experiment | None = None) -> TrialPlan:

@@ -16,12 +16,11 @@ import yaml
 
 from controller.adapters.files.atomic import replacing, write_atomically
 from controller.adapters.files.experiments import load_experiments
-from controller.adapters.files.fleet import load_fleet
-from controller.adapters.files.hosts_file import read_hosts
 from controller.adapters.files.kept import kept_file, read_kept, read_kept_text, with_kept, write_kept_text
 from controller.adapters.files.keys import HostSeeds, ensure_fleet_key
 from controller.adapters.files.known_hosts import KnownHosts
 from controller.adapters.files.runs import list_runs, read_run
+from controller.adapters.inventory import load_fleet
 from controller.model.errors import BadInput, HostFailed
 from controller.model.project import Project
 from controller.model.run import RunPlan, RunResult
@@ -65,21 +64,6 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         write_atomically(tmp_path / "no" / "file", "x")
 
 
-def test_variables_of_a_host_win_over_its_groups_and_those_over_all(tmp_path: Path) -> None:
-    path = tmp_path / "hosts.yml"
-    path.write_text(
-        "edge: {vars: {ansible_port: 2}, hosts: {web-1: {ansible_port: 3}, web-2: }}\n"
-        "all: {vars: {ansible_port: 1, ansible_user: '{{ inventory_dir }}'}, hosts: {web-1: , web-3: }}\n"
-    )
-    found = {host.name: host.variables for host in read_hosts(path)}
-    assert {name: variables["ansible_port"] for name, variables in found.items()} == {
-        "web-1": 3,
-        "web-2": 2,
-        "web-3": 1,
-    }
-    assert found["web-1"]["ansible_user"] == str(tmp_path)
-
-
 def test_an_unknown_fleet_is_answered_with_the_nearest_one(project: Project) -> None:
     with pytest.raises(BadInput) as caught:
         load_fleet(project, "wev")
@@ -94,7 +78,7 @@ def test_an_empty_fleet_says_where_its_hosts_belong(project: Project) -> None:
 
 def test_a_fleet_with_servers_and_no_hosts_is_to_be_provisioned(project: Project) -> None:
     (project.inventory("web") / "hosts.yml").unlink()
-    with pytest.raises(BadInput, match=r"neither hosts.yml nor `servers`"):
+    with pytest.raises(BadInput, match=r"neither hosts.yml, another inventory, nor `servers`"):
         load_fleet(project, "web")
     settings = project.inventory("web") / "group_vars" / "all" / "ratchet.yml"
     settings.write_text("ratchet: {servers: {count: 1, prefer: [{type: cx23, location: fsn1}]}}\n")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.files.experiments import load_experiments
-from controller.adapters.files.fleet import load_fleet
 from controller.adapters.files.kept import kept_file, read_kept
+from controller.adapters.inventory import load_fleet
 from controller.model.errors import BadInput
 from controller.model.project import Project
 
@@ -28,8 +28,8 @@ def _fleet(project: Project, source: Path) -> Path:
 def _hosts(project: Project, source: Path) -> Path:
     target = project.inventory("web") / "hosts.yml"
     shutil.copy(source, target)
-    (project.inventory("web") / "key").write_text("not read here")
-    (project.inventory("web") / "key").chmod(0o600)
+    (project.root / "inventory" / "key").write_text("not read here")
+    (project.root / "inventory" / "key").chmod(0o600)
     load_fleet(project, "web")
     return target
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.adapters.files.fleet import load_fleet
-from controller.adapters.files.hosts_edits import forget_hosts, write_hosts
-from controller.adapters.files.hosts_file import read_hosts
+from controller.adapters.files.hosts_edits import forget_hosts, write_hosts, written_hosts
+from controller.adapters.inventory import load_fleet
+from controller.model.errors import BadInput
 from controller.model.project import Project
 
 ONE, TWO = {"web-1": "192.0.2.1"}, {"web-1": "192.0.2.1", "web-2": "192.0.2.2"}
@@ -67,7 +67,7 @@ def test_a_new_host_is_added_and_no_other_line_moves(path: Path) -> None:
     assert write_hosts(path, "web", TWO, _nothing_told)
     kept = [line for line in path.read_text().splitlines() if line not in BY_HAND.splitlines()]
     assert kept == ["    web-2:", "      ansible_host: 192.0.2.2"]
-    assert {host.name: host.variables["ansible_host"] for host in read_hosts(path)} == TWO | {"cellar": "203.0.113.9"}
+    assert written_hosts(path) == TWO | {"cellar": "203.0.113.9"}
     assert forget_hosts(path, "web", ["web-2"], _nothing_told)
     assert path.read_text() == BY_HAND
 
@@ -84,7 +84,7 @@ def test_a_deleted_host_leaves_every_group_and_the_rest_stays(path: Path) -> Non
     path.write_text(BY_HAND)
     assert forget_hosts(path, "web", ["web-1"], _nothing_told)
     assert not forget_hosts(path, "web", ["web-1"], _nothing_told)
-    assert [host.name for host in read_hosts(path)] == ["cellar"]
+    assert list(written_hosts(path)) == ["cellar"]
     for words in ("# Ask Kim", "ntp_server", "canary:", "# In the cellar."):
         assert words in path.read_text()
 
@@ -113,7 +113,7 @@ def test_where_the_text_cannot_be_edited_all_that_it_says_stays_and_a_copy_is_ke
 def test_an_inventory_of_nothing_but_deleted_hosts_is_removed(path: Path) -> None:
     write_hosts(path, "web", TWO, _nothing_told)
     assert forget_hosts(path, "web", ["web-1"], _nothing_told)
-    assert [host.name for host in read_hosts(path)] == ["web-2"]
+    assert list(written_hosts(path)) == ["web-2"]
     assert forget_hosts(path, "web", ["web-2"], _nothing_told)
     assert not path.exists()
     assert not forget_hosts(path, "web", ["web-2"], _nothing_told)
@@ -122,6 +122,37 @@ def test_an_inventory_of_nothing_but_deleted_hosts_is_removed(path: Path) -> Non
 def test_an_empty_inventory_gets_what_a_connection_needs(path: Path) -> None:
     path.write_text("all: {hosts: {}, vars: {ansible_user: kim}}\n")
     assert write_hosts(path, "web", ONE, lambda _: None)
-    (host,) = read_hosts(path)
-    assert host.variables["ansible_user"] == "kim"
-    assert host.variables["ansible_ssh_private_key_file"].endswith(".ratchet/keys/web")
+    said = yaml.safe_load(path.read_text())["all"]
+    assert said["vars"]["ansible_user"] == "kim"
+    assert said["vars"]["ansible_ssh_private_key_file"].endswith(".ratchet/keys/web")
+    assert said["hosts"] == {"web-1": {"ansible_host": "192.0.2.1"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint", "line"),
+    [
+        ("all:\n  hosts: [web-1, web-2]\n", "`all.hosts` must be a mapping, found a list", 2),
+        ("all:\n  children:\n    edge: {host: {}}\n", "unknown field `all.children.edge.host` in a group", 3),
+        ("all:\n  hosts:\n    web-1: 192.0.2.1\n", "`all.hosts.web-1` must be a mapping", 3),
+    ],
+)
+def test_a_file_that_is_no_list_of_groups_is_not_edited(path: Path, text: str, complaint: str, line: int) -> None:
+    path.write_text(text)
+    for edit in (
+        lambda: write_hosts(path, "web", ONE, _nothing_told),
+        lambda: forget_hosts(path, "web", ["web-1"], _nothing_told),
+    ):
+        with pytest.raises(BadInput) as caught:
+            edit()
+        assert complaint in caught.value.what
+        assert caught.value.where == f"{path}:{line}"
+    assert path.read_text() == text
+
+
+def test_ranges_of_an_operator_stay_beside_a_new_host(path: Path) -> None:
+    path.write_text("all:\n  hosts:\n    cellar[01:20]:\n      ansible_user: kim\n")
+    assert write_hosts(path, "web", ONE, _nothing_told)
+    assert yaml.safe_load(path.read_text())["all"]["hosts"] == {
+        "cellar[01:20]": {"ansible_user": "kim"},
+        "web-1": {"ansible_host": "192.0.2.1"},
+    }

@@ -114,9 +114,10 @@ def test_a_constraint_multiplies_amounts_of_known_parameters(project: Project) -
 
 
 def test_known_parameters_are_the_defaults_with_the_fleets_own_over_them(project: Project) -> None:
-    settings = project.inventory("web") / "group_vars" / "all" / "nginx.yml"
-    settings.write_text('nginx_worker_connections: 2048\nnginx_gzip_comp_level: "{{ level }}"\nother: 1\n')
-    known = known_parameters(project, "web")
+    everywhere = {"nginx_worker_connections": 2048, "nginx_gzip_comp_level": "{{ level }}", "other": 1}
+    hosts = [everywhere | {"nginx_worker_processes": processes} for processes in (2, 4)]
+    known = known_parameters(project, hosts)
+    assert known["nginx_worker_processes"] == known_parameters(project, [])["nginx_worker_processes"]
     assert known["nginx_worker_connections"] == 2048
     assert known["nginx_gzip_comp_level"] == 4
     assert "other" not in known

@@ -13,12 +13,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.adapters.ansible.environment import ansible_environment
 from controller.adapters.files.documents import read_json, read_yaml
 from controller.adapters.files.experiments import load_experiments
-from controller.adapters.files.fleet import load_fleet, load_settings
+from controller.adapters.files.fleet import load_settings
 from controller.adapters.files.kept import kept_file, read_kept, with_kept, write_kept_text
 from controller.adapters.files.keys import ensure_fleet_key
 from controller.adapters.files.runs import list_runs, read_run
+from controller.adapters.inventory import Inventory, load_fleet
+from controller.adapters.inventory.connection import UnfitVariable, connection
+from controller.adapters.inventory.templates import Variables
 from controller.model.errors import RatchetError
 from controller.model.project import Project
 
@@ -116,21 +120,32 @@ def test_any_settings(raw: bytes) -> None:
             load_settings(project, "web")
 
 
-@given(
-    noise
-    | tree.map(lambda value: yaml.safe_dump({"all": value}).encode())
-    | tree.map(lambda value: yaml.safe_dump({"all": {"hosts": {"web-1": value}}}).encode())
-    | st.dictionaries(st.sampled_from(["ansible_host", "ansible_port", "ansible_user"]), plain, max_size=3).map(
-        lambda variables: yaml.safe_dump({"all": {"hosts": {"web-1": variables}}}).encode()
-    )
-)
-@FUZZ
+@given(noise | tree.map(lambda value: yaml.safe_dump({"all": {"hosts": {"web-1": value}}}).encode()))
+# Each asks Ansible, which takes most of a second.
+@settings(max_examples=8, deadline=None)
 def test_any_inventory(raw: bytes) -> None:
     with _project() as project:
         ensure_fleet_key(project, "web")
         (project.inventory("web") / "hosts.yml").write_bytes(raw)
         with suppress(RatchetError):
             load_fleet(project, "web")
+
+
+CONNECTION = ["ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args"]
+
+
+TELLING = ["{{ ansible_host }}", "{% for x in ansible_user %}{{ x }}{% endfor %}", "-F", "-J a", "-i %z"]
+
+
+@given(st.dictionaries(st.sampled_from(CONNECTION), tree | markup | st.sampled_from(TELLING)))
+@FUZZ
+def test_any_variables_of_a_connection(variables: dict[str, Any]) -> None:
+    with _project() as project:
+        folder = project.inventory("web")
+        inventory = Inventory(folder, {"web-1": variables}, {"all": ["web-1"]}, (folder / "hosts.yml",))
+        environment = ansible_environment(project)
+        with suppress(UnfitVariable):
+            connection(project, "web-1", Variables(inventory, "web-1", environment), environment)
 
 
 @given(st.data())

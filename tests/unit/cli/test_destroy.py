@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.audit import AuditLog
-from controller.adapters.files.hosts_edits import write_hosts
-from controller.adapters.files.hosts_file import read_hosts
+from controller.adapters.files.hosts_edits import write_hosts, written_hosts
 from controller.adapters.files.keys import HostSeeds
 from controller.adapters.store import Store, database_url
 from controller.cli.main import main
@@ -111,7 +110,7 @@ def _known(project: Project) -> dict[str, set[str]]:
     """Where -> the hosts of which something is known."""
     hosts, known_hosts = project.inventory("web") / "hosts.yml", project.known_hosts("web")
     return {
-        "hosts.yml": {host.name for host in read_hosts(hosts)} if hosts.exists() else set(),
+        "hosts.yml": set(written_hosts(hosts)),
         "known_hosts": {f"web-{line.split()[0].rpartition('.')[2]}" for line in known_hosts.read_text().splitlines()}
         if known_hosts.exists()
         else set(),

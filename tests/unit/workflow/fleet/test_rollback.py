@@ -124,3 +124,12 @@ def test_a_configuration_that_is_gone_is_made_again_or_nothing_is_changed(
     with pytest.raises(BadInput, match="cannot be made again"):
         fleet.undo()
     fleet.assert_on(fleet.kept, {"nginx_gzip_comp_level": 4})
+
+
+def test_where_ansible_would_not_read_what_it_writes_it_is_refused_before_a_host_changes(fleet: Undone) -> None:
+    group_vars = fleet.context.project.inventory("web") / "group_vars"
+    (group_vars / "all").rename(group_vars / "aside")
+    (group_vars / "all.yml").write_text("nginx_gzip: true\n")
+    with pytest.raises(BadInput, match="would not read this file beside it"):
+        fleet.undo()
+    assert fleet.confirmed == fleet.live == fleet.kept
