@@ -165,9 +165,7 @@ class _RangeSearch:
             memory_bytes=capacity.memory_bytes,
             cpus=capacity.cpus,
             open_files=capacity.open_files,
-            known=known_parameters(
-                context.project, read_inventory(context.project, context.fleet.name).hosts.values()
-            ),
+            known=known_parameters(context.project, read_inventory(context.project, context.fleet.name).hosts.values()),
         )
 
     def _plan(self, number: int, variant: Variant, experiment: Experiment | None = None) -> TrialPlan:
