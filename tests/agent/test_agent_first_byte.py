@@ -17,7 +17,7 @@ from controller.model.blocks import Block
 from controller.model.experiment import Experiment
 from controller.model.trial import TrialPlan, TrialTiming
 from controller.report.words import effect_words
-from controller.workflow import evidence
+from controller.workflow.trial import evidence
 from ratchet_agent.exchange import NO_STAMP, Exchange
 from ratchet_agent.plan_parsing import parse_plan
 from ratchet_agent.rows import Rows

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.unit.workflow.test_rollback import RUN as UNDONE
-from tests.unit.workflow.test_rollback import Undone
 
 from controller.adapters.audit import Accounts, AuditLog
 from controller.adapters.files import pruned
@@ -40,6 +38,8 @@ from controller.model.project import Project
 from controller.model.run import RunResult
 from controller.workflow.run.prune import Limits, Pruning, choose, prune
 from controller.workflow.run.verify import verify_run
+from tests.unit.workflow.fleet.test_rollback import RUN as UNDONE
+from tests.unit.workflow.fleet.test_rollback import Undone
 
 RECORDED = Path(__file__).parents[3] / "fixtures" / "runs" / "r-20261201-121647-001d"
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
