@@ -192,7 +192,7 @@ AnyObjective = Annotated[
 
 
 class Guardrails(Frozen):
-    """Limits that end a trial at once, whatever the objective says. Ratios are variant over control."""
+    """Limits that no gain buys off (docs/decision.md says when each ends a trial). Ratios are variant over control."""
 
     error_rate: float = Field(default=0.001, ge=0, le=1, description="failed requests, a fraction of all")
     p99_ratio: FiniteFloat = Field(default=2.0, ge=1)

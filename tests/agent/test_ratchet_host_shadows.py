@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from ratchet_host import shadow_text
+from ratchet_host import shadow_text, shadows
 from ratchet_host.errors import Refused
 from ratchet_host.language import parse
 from ratchet_host.listeners import servers
+from ratchet_host.processes import Process
 from ratchet_host.shadow_text import ShadowText
 
 
@@ -105,3 +106,19 @@ def test_no_cache_of_a_shadow_may_take_more_than_its_share(stated: str, kept: st
 def test_what_a_shadow_cannot_do_is_refused_with_the_way_out(text: str) -> None:
     with pytest.raises(Refused, match="use the design switchback"):
         shadow(text)
+
+
+def test_a_shadow_yields_the_cpu_to_the_live_instance_and_its_memory_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shadows, "available_memory", lambda: 1 << 30)
+    limits = dict(limit.split("=", 1) for limit in shadows.shadow_limits(Process(0, 0)))
+    # systemd gives the live instance's unit a weight of 100.
+    assert 2 * int(limits["CPUWeight"]) <= 100
+    assert int(limits["MemoryMax"]) <= (1 << 30) * 3 // 10 + shadows.folder_bytes(1 << 30)
+
+
+def test_no_shadow_begins_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadows, "available_memory", lambda: 127 << 20)
+    with pytest.raises(Refused, match="a duet needs 128"):
+        shadows.shadow_limits(Process(0, 0))

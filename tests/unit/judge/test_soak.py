@@ -149,6 +149,25 @@ def test_a_leak_shows_in_a_soak_of_many_blocks_too() -> None:
     assert judged(rising("rss_bytes", 30_000, noise=10_000), count=120).reason == "soak-memory"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "usual", "unseen", "seen"),
+    [(10, 20e6, 130e3, 150e3), (10, 80e6, 130e3, 150e3), (600, 20e6, 3.9e3, 4.2e3), (600, 80e6, 9e3, 10e3)],
+)
+def test_the_smallest_leaks_that_a_soak_sees_are_those_in_docs_decision(
+    seconds: float, usual: float, unseen: float, seen: float
+) -> None:
+    count, length = soak_blocks(seconds)
+    reference = [pair(number, control={"metrics": STEADY | {"rss_bytes": int(usual)}}) for number in range(1, 7)]
+
+    def leaking(rate: float) -> Callable[[int], Block]:
+        return lambda number: alone(number, {"rss_bytes": int(usual + rate * length * number)}).model_copy(
+            update={"started_at": length * number, "seconds": length}
+        )
+
+    assert judged(leaking(unseen), reference, count=count).action == "keep"
+    assert judged(leaking(seen), reference, count=count).reason == "soak-memory"
+
+
 def test_false_alarms_are_rare_on_a_noisy_host() -> None:
     draw = random.Random(11)
     reverted = 0
