@@ -124,7 +124,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "operation": {"type": "str", "required": True, "choices": ["stage", "commit", "rollback"]},
-            "configurations": {"type": "dict", "default": {}, "no_log": True},
+            "configurations": {"type": "dict", "default": {}},
             "keep": {"type": "int", "default": 20},
             "to": {"type": "str", "default": ""},
             "run": {"type": "str", "default": ""},

@@ -34,7 +34,7 @@ from controller.workflow import engine
 class Flow(DBOSConfiguredInstance):
     @DBOS.workflow(name="flow")
     def run(self, request):
-        return engine.step("work", lambda: 1)
+        return engine.step("work", lambda: 1, int)
 
 
 flow = Flow("flow")
