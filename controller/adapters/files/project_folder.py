@@ -48,7 +48,7 @@ SETTINGS_TRIALS = """\
 NGINX = """\
 # Role parameters of this fleet's nginx: the baseline that experiments start from. Every parameter with its default
 # and meaning is in the nginx role's meta/argument_specs.yml. What trials keep is written beside this file, into
-# zz-kept.yml, which is loaded last and so wins.
+# zz-kept.yml, which is loaded after it; host_vars and child groups win over both.
 nginx_gzip: true
 nginx_gzip_comp_level: 6
 """
