@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adopt", action="store_true", help="make edits by hand that stand on the hosts part of the baseline first"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print plan, diffs and duration; touch nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print plan, diffs and duration; change nothing")
     parser.add_argument("--seed", type=int, default=None, metavar="N", help="fix the random order (default: drawn)")
     add_output_argument(parser)
 
