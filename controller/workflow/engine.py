@@ -18,6 +18,7 @@ from dbos import DBOS, DBOSClient, DBOSConfig, SetWorkflowID
 from pydantic import TypeAdapter
 from sqlalchemy.exc import SQLAlchemyError
 
+from controller.adapters.store.sqlite import engine_options
 from controller.model import errors
 from controller.model.errors import BadInput, HostFailed, RatchetError, Unexpected, unexpected
 
@@ -45,6 +46,7 @@ def launched(database_url: str, executor_id: str) -> Iterator[None]:
     config: DBOSConfig = {
         "name": "ratchet",
         "system_database_url": database_url,
+        "db_engine_kwargs": engine_options(database_url),
         "executor_id": executor_id,
         "application_version": _version(executor_id),
         "log_level": logging.getLevelName(logging.getLogger("dbos").getEffectiveLevel()),
