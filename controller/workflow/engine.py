@@ -159,7 +159,7 @@ def step(name: str, function: Callable[[], T], returns: type[T] | TypeAdapter[T]
             log.info("step %s ended in %.1f s", name, time.monotonic() - started)
             return done
         except RatchetError as error:
-            kind, failure, trace = _known(type(error)), error, ""
+            kind, failure, trace = _known(type(error)), error, getattr(error, "traceback", "")
         except (Exception, SystemExit) as error:
             fault = unexpected(error, name)
             kind, failure, trace = "Unexpected", fault, fault.traceback

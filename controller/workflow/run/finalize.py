@@ -59,7 +59,10 @@ def _seal(context: RunContext, result: RunResult, left: dict[str, str], kept: st
     )
     result = tell_left_out(context, result, left, statuses)
     folder = context.run_directory(result.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostFailed(f"cannot be made: {error.strerror}", where=str(folder)) from None
     write_atomically(folder / "kept.after.yml", kept)
     write_atomically(folder / "verdict.json", result.model_dump_json(indent=1) + "\n")
     _write_report(context, result)

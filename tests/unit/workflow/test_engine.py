@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from controller.model.errors import HostFailed, Unexpected
+from controller.model.errors import HostFailed, Unexpected, unexpected
 from controller.workflow import engine
 
 PROGRAM = """
@@ -96,6 +96,20 @@ def test_a_finished_workflow_is_only_read_again(tmp_path: Path, database: str) -
     # DBOS and we log to where the program says, and nowhere by ourselves.
     assert first.stderr == again.stderr == ""
     assert (tmp_path / "second").read_text() == "x"
+
+
+def test_a_fault_of_ours_that_a_step_has_caught_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.DBOS, "run_step", lambda _options, function: function())
+
+    def caught() -> int:
+        try:
+            return int("x")
+        except ValueError as error:
+            raise unexpected(error, "web-1") from None
+
+    with pytest.raises(Unexpected) as told:
+        engine.step("work", caught, int)
+    assert "in caught" in told.value.traceback
 
 
 def test_a_step_is_logged_from_its_beginning_to_what_came_of_it(

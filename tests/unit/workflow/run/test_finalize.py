@@ -10,6 +10,7 @@ import pytest
 
 from controller.adapters.ansible import PlaybookResult
 from controller.adapters.store import record_result, trials_on_record
+from controller.model.errors import HostFailed
 from controller.model.run import RunResult
 from controller.model.steps import RunEnded
 from controller.workflow.run import finalize
@@ -72,3 +73,10 @@ def test_dashboards_tell_the_run_once_and_the_newest_of_its_fleet_before_it(
         seal(world, world.ended())
         assert set(world.shown) == set(NAMES)
         assert world.shown[NAMES[0]] == [RUN, "r-20261104-000000-0000", "r-20261102-000000-0000"]
+
+
+def test_a_run_s_folder_that_cannot_be_made_is_told_with_what_to_do(world: Sealing) -> None:
+    world.context.project.runs.write_text("in the way")
+    with pytest.raises(HostFailed, match=r"not sealed: cannot be made: ") as told:
+        seal(world, world.ended())
+    assert "controller resume" in told.value.next_step
