@@ -51,7 +51,7 @@ from controller.workflow import engine
 class Flow(DBOSConfiguredInstance):
     @DBOS.workflow(name="flow")
     def run(self, request):
-        return engine.step("work", lambda: request["asked"] + " is done")
+        return engine.step("work", lambda: request["asked"] + " is done", str)
 
 flow = Flow("flow")
 with engine.launched(sys.argv[1], "r-1"):
