@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ def test_every_command_of_the_operators_page_works(fleet: FleetUnderTest) -> Non
         here = command.replace("--fleet web", f"--fleet {fleet.name}")
         here = here.replace("inventory/web", f"inventory/{fleet.name}")
         done = subprocess.run(
-            shlex.split(here),
+            ["bash", "-o", "pipefail", "-c", here],
             cwd=fleet.project,
             env=fleet.environment | {"PATH": path},
             capture_output=True,
