@@ -13,6 +13,7 @@ from tests.integration.operators_fleet import FleetUnderTest
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
+HEADER = "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error,first_byte_us"
 FIELDS = {
     "experiment",
     "variant",
@@ -83,7 +84,7 @@ def test_a_run_leaves_everything_that_explains_it(fleet: FleetUnderTest, kept: d
     for host in fleet.live():
         rows = gzip.decompress((folder / "trials/1" / f"{host}.csv.gz").read_bytes()).decode().splitlines()
         sidecar = json.loads((folder / "trials/1" / f"{host}.json").read_text())
-        assert rows[0] == "pair,block,arm,seq,intended_us,lag_us,latency_us,kernel_us,status,bytes,conn,reused,error"
+        assert rows[0] == HEADER
         assert len(rows) - 1 == sidecar["csv"]["rows"]
     assert "proven-gain" in (folder / "log.jsonl").read_text()
 
