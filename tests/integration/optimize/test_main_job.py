@@ -52,7 +52,13 @@ def test_a_dry_run_shows_the_diff_and_touches_nothing(fleet: FleetUnderTest) -> 
 def kept(fleet: FleetUnderTest) -> dict[str, Any]:
     """A run whose only variant is a clear gain."""
     fleet.write_experiment("level", {"level-4": {"nginx_gzip_comp_level": 4}})
-    return {"found": fleet.live()} | fleet.optimize("level")
+    found = fleet.live()
+    for _ in range(3):
+        run = fleet.optimize("level")
+        # Beside other tests the probe may be too late for its own schedule: such evidence is refused, as it should be.
+        if run["trials"][0]["reason"] != "guardrail-missing-data":
+            break
+    return {"found": found} | run
 
 
 def test_a_clear_gain_is_kept_on_every_host_and_the_verdict_can_be_recomputed(
