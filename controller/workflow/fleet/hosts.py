@@ -127,16 +127,6 @@ def describe_drift(drift: Any) -> str:
     return str(drift)[:2000]
 
 
-def verify_baseline(fleet: Fleet, expected: dict[str, str]) -> None:
-    """Over fresh connections: every host runs its expected baseline, and nobody has edited anything.
-
-    Raises RestoreUnverified naming those that do not run it, else HandEdited naming those that were edited.
-    """
-    edited = verify_running(fleet, expected)
-    if edited:
-        raise hand_edited(fleet.name, edited)
-
-
 def verify_running(fleet: Fleet, expected: dict[str, str]) -> dict[str, str]:
     """Over fresh connections: every host runs its expected baseline; returns host -> what was edited there by hand.
 
