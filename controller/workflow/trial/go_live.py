@@ -101,20 +101,11 @@ def check_live(context: RunContext, run_id: str, trial: TrialPlan) -> LiveCheck:
         StepStarted(text=f"trial {trial.number}: proven; checking on the live instance that it does no harm")
     )
     plan = live_plan(trial)
-    folder = LIVE_CHECK.directory(context.run_directory(run_id), trial.number)
 
-    def again(sequence: list[str], ends: dict[str, dict[str, object]]) -> Judgement:
+    def again(folder: Path, sequence: list[str], ends: dict[str, dict[str, object]]) -> Judgement:
         return evidence.judge_again(plan, folder, sequence, ends, judge=judge_live)[0]
 
-    found = _observe(
-        context,
-        plan,
-        LiveJudge(plan),
-        run_id=run_id,
-        phase=LIVE_CHECK,
-        folder=folder,
-        again=again,
-    )
+    found = _observe(context, plan, LiveJudge(plan), run_id=run_id, phase=LIVE_CHECK, again=again)
     return LiveCheck(
         passed=found.reason is None,
         reason=found.reason,
@@ -136,21 +127,12 @@ def check_soak(context: RunContext, run_id: str, trial: TrialPlan, result: Trial
         reference = reference_pairs(context.run_directory(run_id), trial, result)
     except (evidence.EvidenceInvalid, OSError, ValueError) as error:
         return SoakCheck(passed=False, reason="measurement-invalid", note=str(error), seconds=0.0)
-    folder = SOAK.directory(context.run_directory(run_id), trial.number)
 
-    def again(sequence: list[str], ends: dict[str, dict[str, object]]) -> Judgement:
+    def again(folder: Path, sequence: list[str], ends: dict[str, dict[str, object]]) -> Judgement:
         return judge_soak(plan, reference, evidence.read_blocks(plan, folder, sequence, ends))
 
     started = time.monotonic()
-    found = _observe(
-        context,
-        plan,
-        SoakJudge(plan, reference),
-        run_id=run_id,
-        phase=SOAK,
-        folder=folder,
-        again=again,
-    )
+    found = _observe(context, plan, SoakJudge(plan, reference), run_id=run_id, phase=SOAK, again=again)
     return SoakCheck(
         passed=found.reason is None,
         reason=found.reason,
@@ -188,10 +170,10 @@ def _observe(
     *,
     run_id: str,
     phase: Phase,
-    folder: Path,
-    again: Callable[[list[str], dict[str, dict[str, object]]], Judgement],
+    again: Callable[[Path, list[str], dict[str, dict[str, object]]], Judgement],
 ) -> _Found:
-    """Probe, bring the evidence home into `folder`, and judge it `again`; what is not whole is no pass."""
+    """Probe, bring the evidence home into the phase's folder, and judge it `again`; what is not whole is no pass."""
+    folder = phase.directory(context.run_directory(run_id), plan.number)
     observation = Probing(plan, run_id, context, judge, phase).observe()
     sequence, live = observation.sequence, observation.judgement
 
@@ -207,7 +189,7 @@ def _observe(
         return ended("guardrail-missing-data", f"the {phase.name} did not come to its end")
     try:
         evidence.pull(context, phase.host_run_id(run_id), plan, observation.ends, folder)
-        recomputed = again(sequence, observation.ends)
+        recomputed = again(folder, sequence, observation.ends)
     except (evidence.EvidenceInvalid, ValueError) as error:
         return ended("measurement-invalid", str(error))
     except RatchetError as error:

@@ -98,7 +98,7 @@ def live_plan(trial: TrialPlan) -> TrialPlan:
 
 def _steady(experiment: Experiment) -> Experiment:
     """The probe's requests at the workload's rate: saturating the live instance would harm whom this is to protect."""
-    return experiment.model_copy(update={"workload": experiment.workload.model_copy(update={"mode": "steady"})})
+    return _asking(experiment, mode="steady")
 
 
 def live_objective(objective: AnyObjective) -> AnyObjective:
@@ -108,15 +108,15 @@ def live_objective(objective: AnyObjective) -> AnyObjective:
     """
     match objective:
         case GoalsObjective():
-            return Objective(metric=_at_rate(objective.goals[0].metric))
+            return Objective(metric=_unsaturated(objective.goals[0].metric))
         case WeightedObjective():
-            goals = [goal.model_copy(update={"metric": _at_rate(goal.metric)}) for goal in objective.goals]
+            goals = [goal.model_copy(update={"metric": _unsaturated(goal.metric)}) for goal in objective.goals]
             return objective.model_copy(update={"goals": goals})
         case Objective():
-            return objective.model_copy(update={"metric": _at_rate(objective.metric)})
+            return objective.model_copy(update={"metric": _unsaturated(objective.metric)})
 
 
-def _at_rate(metric: Metric) -> Metric:
+def _unsaturated(metric: Metric) -> Metric:
     return METRICS[metric].at_rate or metric
 
 
@@ -166,4 +166,8 @@ def look_plan(trial: TrialPlan, look: Look) -> TrialPlan:
 
 
 def at_rate(experiment: Experiment, rate: float | None) -> Experiment:
-    return experiment.model_copy(update={"workload": experiment.workload.model_copy(update={"rate": rate})})
+    return _asking(experiment, rate=rate)
+
+
+def _asking(experiment: Experiment, **changes: object) -> Experiment:
+    return experiment.model_copy(update={"workload": experiment.workload.model_copy(update=changes)})
